@@ -1,0 +1,199 @@
+//! The names of things. Each is a type of its own with a checked constructor, so that a run can never stand where a span
+//! should, and no unchecked text from outside gets further than the edge.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name that a caller may choose (run ids, agents, tenants): fits a header, a log line and an index key.
+pub const NAME_MAX: usize = 128;
+
+/// Why a text cannot be the name of that thing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing was given.
+    #[error("{what} is empty; give 1 to {NAME_MAX} characters")]
+    Empty {
+        /// The kind of name.
+        what: &'static str,
+    },
+    /// Longer than [`NAME_MAX`].
+    #[error("{what} has {len} characters; at most {NAME_MAX} are allowed")]
+    TooLong {
+        /// The kind of name.
+        what: &'static str,
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A character outside the allowed set.
+    #[error("{what} has {found:?} at position {at}; allowed are letters, digits and . _ - : /")]
+    Character {
+        /// The kind of name.
+        what: &'static str,
+        /// The first character that is not allowed.
+        found: char,
+        /// Its byte position.
+        at: usize,
+    },
+}
+
+fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty { what });
+    }
+    if text.len() > NAME_MAX {
+        return Err(NameError::TooLong { what, len: text.len() });
+    }
+    match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || "._-:/".contains(*c))) {
+        Some((at, found)) => Err(NameError::Character { what, found, at }),
+        None => Ok(()),
+    }
+}
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident = $what:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(std::sync::Arc<str>);
+
+        impl $name {
+            #[doc = concat!("Checks and wraps ", $what, ": 1–128 of letters, digits and `. _ - : /`.")]
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                check_name($what, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+    )*};
+}
+
+names! {
+    /// The isolation unit; in Kubernetes the namespace.
+    TenantId = "tenant";
+    /// Who acts: in a cluster namespace, ServiceAccount and topmost owner; on a laptop the `--agent` name.
+    AgentId = "agent";
+    /// One unit of work, explicit (`X-Kyb-Run-Id`) or implicit.
+    RunId = "run id";
+    /// A metered step inside a run; a UUID or what a client of the HTTP API chose.
+    SpanId = "span id";
+    /// One intended side effect's record.
+    EffectId = "effect id";
+    /// A decision that a person owes; also the name of the Gate object.
+    GateId = "gate name";
+    /// One life of one sidecar process.
+    BootId = "boot id";
+    /// One Decide call of one sidecar; a repeat carries the same.
+    DecisionId = "decision id";
+    /// The name of a tool registration, or of the implicit tool of an unregistered endpoint.
+    ToolName = "tool";
+    /// Who decided something: a local user, or the subject that the API server vouches for.
+    PersonId = "person";
+}
+
+macro_rules! digests {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Wraps 32 bytes that a digest or MAC made.
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// 64 lower-case hexadecimal digits.
+            pub fn to_hex(&self) -> String {
+                hex::encode(self.0)
+            }
+
+            /// Reads 64 hexadecimal digits.
+            pub fn from_hex(text: &str) -> Option<Self> {
+                let mut bytes = [0; 32];
+                hex::decode_to_slice(text, &mut bytes).ok()?;
+                Some(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "sha256:{}", self.to_hex())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                // Eight digits tell two apart in a log; keys are secrets, so no more is shown.
+                write!(f, concat!(stringify!($name), "({}…)"), &self.to_hex()[..8])
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_str(&self.to_hex())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(d)?;
+                Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("expected 64 hexadecimal digits"))
+            }
+        }
+    )*};
+}
+
+digests! {
+    /// HMAC of an effect key with its scope: what a claim is looked up by.
+    KeyDigest;
+    /// SHA-256 of the canonical body, kept with the claim.
+    Fingerprint;
+    /// HMAC over method, URL and canonical body, without the principal: what calls that mean the same share.
+    Meaning;
+    /// HMAC of on whose behalf a call is made.
+    Principal;
+    /// SHA-256 of a PolicySet in canonical JSON.
+    PolicyDigest;
+    /// What a gate binds: method, URL, principal and the body less its volatile fields.
+    RequestDigest;
+    /// A link of a run's hash chain.
+    ChainHash;
+    /// SHA-256 of an answer's body bytes as they were received.
+    BodyDigest;
+}

@@ -1,0 +1,9 @@
+//! The rules of Kybernis, pure: ids, canonical JSON and keys, policy evaluation, and the state machines of effect, gate,
+//! retry and run. Time and entropy are arguments; nothing here reads a clock, a socket or a disk.
+
+pub mod ids;
+pub mod ksp;
+pub mod machine;
+// pub mod policy; // comes back as soon as `cel` is there
+pub mod reason;
+pub mod time;

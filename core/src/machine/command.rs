@@ -1,0 +1,389 @@
+//! What can be asked of the ledger, and what it answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::effect::{DoubtCause, Fence, KeyLevel, NotSentProof, ProbePlan, StoredAnswer};
+use super::gate::{Approval, GateVerdict};
+use crate::ids::{
+    AgentId, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RequestDigest,
+    RunId, SpanId, ToolName,
+};
+use crate::ksp::KspEvent;
+use crate::reason::Code;
+use crate::time::{Millis, Timestamp};
+
+/// One thing asked of the ledger.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// May this side effect go?
+    Decide(Box<Decide>),
+    /// What became of it.
+    Settle(Box<Settle>),
+    /// Keep a sidecar's leases.
+    Renew(Renew),
+    /// A sidecar gave up waiting for a Decide.
+    Abandon(Abandon),
+    /// What a sidecar saw of its callers' connections.
+    Observe(Observe),
+    /// What a probe found.
+    Evidence(Evidence),
+    /// A person decides a gate.
+    DecideGate(Box<DecideGate>),
+    /// Spans that needed no decision of the ledger's: reads, refusals, replays, attempts.
+    Spans(Box<Spans>),
+    /// Time has passed: leases, gates, retention.
+    Expire,
+}
+
+/// How far derived meaning acts for unnamed effects (`Policy.spec.derivedKeys.mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DerivedMode {
+    /// In an explicit run a match replays; in an implicit run only where a repeat is surely a retry.
+    #[default]
+    Default,
+    /// As in an explicit run, everywhere.
+    Replay,
+    /// Never.
+    Off,
+}
+
+/// One side effect before its first byte, with only those fields that the ledger needs.
+#[derive(Clone, Debug)]
+pub struct Decide {
+    /// The asking sidecar's life.
+    pub boot: BootId,
+    /// A repeat of the same call carries the same id and gets the same grant.
+    pub decision: DecisionId,
+    /// Who acts, as the connection's authentication says.
+    pub agent: AgentId,
+    /// The run, and whether its caller named it.
+    pub run: RunId,
+    /// `X-Kyb-Run-Id` or an SDK named the run; else it is the implicit one.
+    pub explicit_run: bool,
+    /// The span that a grant opens.
+    pub span: SpanId,
+    /// The span's parent, if any.
+    pub parent_span: Option<SpanId>,
+    /// The registration that matched, or the implicit tool.
+    pub tool: ToolName,
+    /// `METHOD host/path`, for people.
+    pub action: String,
+    /// What named the effect.
+    pub level: KeyLevel,
+    /// Keys to claim, all or none; empty at [`KeyLevel::Derived`].
+    pub keys: Vec<KeyDigest>,
+    /// First characters of the key for people; never the whole.
+    pub key_hint: String,
+    /// What it means, under any key.
+    pub meaning: Meaning,
+    /// The canonical body's digest, or `None` while the body is being hashed.
+    pub fingerprint: Option<Fingerprint>,
+    /// On whose behalf.
+    pub principal: Principal,
+    /// How far meaning acts when nothing named the effect.
+    pub derived: DerivedMode,
+    /// How long after completion a derived match replays.
+    pub derived_window: Millis,
+    /// How long a completed answer is kept for replay.
+    pub retention: Millis,
+    /// The rendered, sealed probe.
+    pub probe: Option<ProbePlan>,
+    /// The policy that was evaluated, and its rule.
+    pub policy: PolicyDigest,
+    /// `namespace/rule` that decided; empty for the default.
+    pub policy_id: String,
+    /// What the policy demands before it may go.
+    pub approval: Option<Approval>,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
+    pub observed: Vec<Observation>,
+    /// How long the lease of a grant lasts.
+    pub lease: Millis,
+    /// The caller has waited long enough for another's flight: answer `effect_in_flight` instead of [`Reply::Wait`].
+    pub patience_over: bool,
+}
+
+/// What became of a granted effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// The answer was received whole and says that it was done.
+    Completed(StoredAnswer),
+    /// The answer says that it was refused.
+    Rejected {
+        /// The far side's status.
+        status: u16,
+        /// The tool promised that this status means nothing was done: an approval is given back.
+        not_executed: bool,
+    },
+    /// Proof that nothing was sent.
+    NotSent(NotSentProof),
+    /// Anything else.
+    InDoubt {
+        /// Why.
+        cause: DoubtCause,
+        /// The far side's status, when there was a head.
+        status: Option<u16>,
+    },
+}
+
+/// The second and last call of an effect: its SPAN_END.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The settling sidecar.
+    pub boot: BootId,
+    /// The effect.
+    pub effect: EffectId,
+    /// The grant that is settled.
+    pub fence: Fence,
+    /// What became of it.
+    pub outcome: SettleOutcome,
+    /// The fingerprint of a body that was still being hashed at Decide.
+    pub fingerprint: Option<Fingerprint>,
+    /// From the permit to the end, in milliseconds.
+    pub latency: Millis,
+    /// Request body bytes sent.
+    pub bytes_out: u64,
+    /// Answer body bytes received.
+    pub bytes_in: u64,
+}
+
+/// Keeps every lease that a sidecar names.
+#[derive(Clone, Debug)]
+pub struct Renew {
+    /// The sidecar.
+    pub boot: BootId,
+    /// Its unsettled grants.
+    pub leases: Vec<(EffectId, Fence)>,
+    /// How long each goes on from now.
+    pub lease: Millis,
+    /// What it saw since the last call.
+    pub observed: Vec<Observation>,
+}
+
+/// A sidecar will not use the answer of this Decide, whenever it arrives.
+#[derive(Clone, Debug)]
+pub struct Abandon {
+    /// The sidecar.
+    pub boot: BootId,
+    /// The decision it gave up.
+    pub decision: DecisionId,
+}
+
+/// One fact about the agent's connection on which an effect was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The effect.
+    pub effect: EffectId,
+    /// Under this grant.
+    pub fence: Fence,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// What a sidecar saw of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen {
+    /// The answer was read to its end.
+    Read,
+    /// The caller disconnected before that.
+    CallerGone,
+}
+
+/// Facts about callers, without a Decide to carry them.
+#[derive(Clone, Debug)]
+pub enum Observe {
+    /// What a living sidecar saw.
+    Seen {
+        /// The sidecar.
+        boot: BootId,
+        /// The facts.
+        observed: Vec<Observation>,
+    },
+    /// A sidecar's boot is over: its callers are gone with it.
+    BootGone {
+        /// The boot.
+        boot: BootId,
+    },
+}
+
+/// What a probe found about an effect in doubt.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// The probing sidecar.
+    pub boot: BootId,
+    /// The effect.
+    pub effect: EffectId,
+    /// The grant that is probed.
+    pub fence: Fence,
+    /// What the far side said.
+    pub finding: Finding,
+    /// When the ledger asked for this probe; a "not executed" counts by it.
+    pub asked_at: Timestamp,
+}
+
+/// What a probe's two expressions say together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Finding {
+    /// `executedWhen` held.
+    Executed,
+    /// `notExecutedWhen` held.
+    NotExecuted,
+    /// Neither, both, or an error: changes nothing.
+    Unsure,
+}
+
+/// A person's word on a gate. The server has stamped who it is.
+#[derive(Clone, Debug)]
+pub struct DecideGate {
+    /// The gate.
+    pub gate: GateId,
+    /// The digest that the person saw; must be the gate's own.
+    pub digest: Option<RequestDigest>,
+    /// Who decides.
+    pub person: PersonId,
+    /// The word.
+    pub verdict: GateVerdict,
+    /// Why, in the person's words.
+    pub reason: String,
+}
+
+/// Spans in the order of the sidecar's spool.
+#[derive(Clone, Debug)]
+pub struct Spans {
+    /// The sidecar.
+    pub boot: BootId,
+    /// Who acts, as the connection's authentication says.
+    pub agent: AgentId,
+    /// The number of the first, counted from 1 for each boot.
+    pub first_seq: u64,
+    /// The spans.
+    pub spans: Vec<KspEvent>,
+}
+
+/// What the ledger answers once the events are durable.
+#[derive(Clone, Debug, Default)]
+pub enum Reply {
+    /// It may go.
+    Grant(Box<Grant>),
+    /// It went already: answer with this, after fetching the body from the vault.
+    Replay(Box<Replay>),
+    /// It may not go.
+    Refuse(Box<Refuse>),
+    /// Another's flight stands in the way: park the caller and ask again when this effect changes.
+    Wait {
+        /// The effect in flight.
+        effect: EffectId,
+    },
+    /// The renewed leases and those that are lost.
+    Renewed {
+        /// Grants that are no longer this sidecar's to renew.
+        lost: Vec<(EffectId, Fence)>,
+    },
+    /// Where an effect stands after a Settle.
+    Settled {
+        /// Whether this word is the effect's outcome now; `false` when it came too late to be.
+        stands: bool,
+        /// The gate that asks a person, when it ended in doubt.
+        gate: Option<GateId>,
+    },
+    /// Spans up to this number are on record.
+    SpansAcked {
+        /// The highest number of the boot on record.
+        through: u64,
+    },
+    /// Done, or nothing was to be done.
+    #[default]
+    Done,
+}
+
+/// The right to send one request once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The effect's record.
+    pub effect: EffectId,
+    /// This grant's fence.
+    pub fence: Fence,
+    /// For the far-side key.
+    pub generation: u32,
+    /// The gate whose approval was consumed.
+    pub approval: Option<GateId>,
+}
+
+/// The first answer, for a repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The effect's record.
+    pub effect: EffectId,
+    /// The fence under which its body was sealed.
+    pub fence: Fence,
+    /// The span of the first call.
+    pub span: SpanId,
+    /// What is on record of it.
+    pub answer: StoredAnswer,
+}
+
+/// Why a call may not go, with what a refusal's body shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// The reason.
+    pub code: Code,
+    /// What to do next, for the caller.
+    pub detail: String,
+    /// The gate that waits for a person.
+    pub gate: Option<GateId>,
+    /// The far side's status, for an effect in doubt.
+    pub upstream_status: Option<u16>,
+    /// The span of the first call, where there is one.
+    pub dedupe_of: Option<SpanId>,
+    /// When to ask again.
+    pub retry_after: Option<Millis>,
+}
+
+/// What the driver owes the world after the append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask one live sidecar of that agent to probe.
+    Probe {
+        /// Whose sidecar.
+        agent: AgentId,
+        /// The effect.
+        effect: EffectId,
+        /// The grant in doubt.
+        fence: Fence,
+        /// The sealed request.
+        sealed: String,
+    },
+    /// A key became free, or an effect was settled: wake those who wait for it.
+    Wake {
+        /// The effect.
+        effect: EffectId,
+    },
+    /// Tell people that a gate waits.
+    GateOpened {
+        /// The gate.
+        gate: GateId,
+    },
+    /// A sidecar's waiting callers may ask again: this gate was decided.
+    GateDecided {
+        /// The gate.
+        gate: GateId,
+    },
+    /// An answer's body is no longer needed.
+    DropBody {
+        /// The effect.
+        effect: EffectId,
+    },
+    /// An effect was observed twice: an alarm for people.
+    Alarm {
+        /// The effect.
+        effect: EffectId,
+    },
+}
+
+impl Refuse {
+    /// A refusal with nothing beside its code and what to do.
+    pub const fn new(code: Code, detail: String) -> Self {
+        Self { code, detail, gate: None, upstream_status: None, dedupe_of: None, retry_after: None }
+    }
+}

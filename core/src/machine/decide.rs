@@ -1,0 +1,142 @@
+//! Decide: everything that must hold before the first byte, in one append.
+
+use super::command::{Decide, Grant, Refuse, Reply};
+use super::effect::{Effect, EffectSpec, Fence};
+use super::event::{Event, Fact};
+use super::gate::{self, Standing};
+use super::state::{Decided, State};
+use super::{Entropy, Outcome, lookup, run, settle};
+use crate::ids::EffectId;
+use crate::ksp::{SpanStart, SpanType};
+use crate::reason::Code;
+use crate::time::Timestamp;
+
+/// Most keys that one batch may claim: one append must stay small.
+pub const BATCH_MAX: usize = 256;
+
+pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Outcome {
+    match state.decisions.get(&(decide.boot.clone(), decide.decision.clone())) {
+        Some(Decided::Granted(id)) => return Outcome::reply(repeated(state, id, decide)),
+        Some(Decided::Abandoned) => return refuse(Code::DecisionAbandoned, "The sidecar gave this decision up before it was made."),
+        None => {}
+    }
+    if decide.keys.len() > BATCH_MAX {
+        return refuse(Code::IdempotencyKeyInvalid, "`effect.key` names more than 256 effects in one call; split the batch.");
+    }
+    let opened = match run::enter(state, &decide.run, &decide.agent, decide.explicit_run, now) {
+        Ok(opened) => opened,
+        Err(foreign) => return Outcome::reply(Reply::Refuse(foreign)),
+    };
+    // What this sidecar saw of its callers bears on what the call meets, so it is judged first.
+    let seen = settle::observed(state, &decide.boot, &decide.observed, now);
+    let mut known = std::borrow::Cow::Borrowed(state);
+    if !seen.is_empty() {
+        seen.iter().for_each(|event| known.to_mut().fold(event));
+    }
+    let mut outcome = match lookup::meets(&known, decide, now) {
+        Some(reply) => Outcome::reply(reply),
+        None => admit(&known, decide, now, entropy),
+    };
+    let before = seen.into_iter().chain(opened.filter(|_| !outcome.events.is_empty()));
+    outcome.events.splice(0..0, before);
+    outcome
+}
+
+fn refuse(code: Code, detail: &str) -> Outcome {
+    Outcome::reply(Reply::Refuse(Box::new(Refuse::new(code, detail.to_owned()))))
+}
+
+/// The same boot asks the same again: it gets the same grant, or what has become of it.
+fn repeated(state: &State, id: &EffectId, decide: &Decide) -> Reply {
+    match state.effect(id) {
+        Some(effect) if effect.holder.1 == decide.decision && effect.is_in_flight() => Reply::Grant(Box::new(grant_of(effect))),
+        Some(effect) if effect.is_in_doubt() => lookup::in_doubt(effect),
+        Some(_) | None => {
+            Reply::Refuse(Box::new(Refuse::new(Code::DecisionAbandoned, "This decision's grant was settled already.".to_owned())))
+        }
+    }
+}
+
+fn grant_of(effect: &Effect) -> Grant {
+    Grant { effect: effect.spec.effect.clone(), fence: effect.fence, generation: effect.generation, approval: effect.spec.approval.clone() }
+}
+
+/// Nothing stands in the way: the approval, if one is due, and the claim.
+fn admit(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Outcome {
+    let approval = match &decide.approval {
+        None => None,
+        Some(_) if decide.fingerprint.is_none() => {
+            return refuse(
+                Code::BodyTooLargeForPolicy,
+                "A call that needs an approval must fit the buffering bound (`Policy.spec.bodyBytes`), because an approval binds its bytes.",
+            );
+        }
+        Some(needed) => match gate::standing(state, decide, needed, now, entropy) {
+            Standing::Approved(gate) => Some(gate),
+            Standing::Refused(outcome) => return outcome,
+        },
+    };
+    let freed = freed(state, decide);
+    let (effect, fence, generation) = match freed {
+        Some(effect) => (effect.spec.effect.clone(), effect.fence.next(), effect.next_generation()),
+        None => match EffectId::new(&entropy.name("eff", 1)) {
+            Ok(id) => (id, Fence::FIRST, 0),
+            Err(_) => return Outcome::default(),
+        },
+    };
+    let spec = EffectSpec {
+        effect: effect.clone(),
+        agent: decide.agent.clone(),
+        run: decide.run.clone(),
+        span: decide.span.clone(),
+        tool: decide.tool.clone(),
+        action: decide.action.clone(),
+        level: decide.level,
+        keys: decide.keys.clone(),
+        meaning: decide.meaning,
+        fingerprint: decide.fingerprint,
+        principal: decide.principal,
+        retention: decide.retention,
+        probe: decide.probe.clone(),
+        approval: approval.clone(),
+        policy: decide.policy,
+    };
+    let fact = Fact::EffectGranted {
+        spec: Box::new(spec),
+        fence,
+        generation,
+        boot: decide.boot.clone(),
+        decision: decide.decision.clone(),
+        lease: decide.lease,
+        start: Box::new(span_start(decide, now)),
+    };
+    Outcome {
+        events: vec![Event { ts: now, fact }],
+        reply: Reply::Grant(Box::new(Grant { effect, fence, generation, approval })),
+        actions: Vec::new(),
+    }
+}
+
+/// The free record that this call takes up again, so that late evidence of an older grant is recognised.
+fn freed<'s>(state: &'s State, decide: &Decide) -> Option<&'s Effect> {
+    let same = |effect: &&Effect| effect.is_free() && effect.spec.keys == decide.keys && effect.spec.level == decide.level;
+    match decide.keys.first() {
+        Some(key) => state.by_key(key).filter(same),
+        None => {
+            let ids = state.by_meaning.get(&decide.meaning).into_iter().flatten();
+            let mine = |effect: &&Effect| {
+                effect.spec.agent == decide.agent && effect.spec.run == decide.run && effect.spec.principal == decide.principal
+            };
+            ids.filter_map(|id| state.effects.get(id)).filter(same).find(mine)
+        }
+    }
+}
+
+fn span_start(decide: &Decide, now: Timestamp) -> SpanStart {
+    let mut start = SpanStart::new(now, decide.run.clone(), decide.span.clone(), SpanType::SideEffect, &decide.action);
+    start.parent_span_id = decide.parent_span.clone();
+    start.attempt = Some(decide.attempt);
+    start.idempotency_key = Some(decide.key_hint.clone()).filter(|hint| !hint.is_empty());
+    start.input_hash = decide.fingerprint.map(|print| print.to_string());
+    start
+}

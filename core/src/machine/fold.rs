@@ -1,0 +1,225 @@
+//! How a fact changes what the ledger knows. Total: whatever the journal holds can be folded, and nothing is decided again.
+
+use super::command::Seen;
+use super::effect::{Effect, EffectSpec, EffectState, Fence};
+use super::event::{Event, Fact, Settled};
+use super::gate::{Gate, GateKind, GatePhase, GateSpec, Vote};
+use super::run::{Run, Tally, chain, count};
+use super::state::{CHAIN_START, DECISION_MEMORY, Decided, State};
+use crate::ids::{BootId, DecisionId, EffectId, Fingerprint, GateId, RunId};
+use crate::time::{Millis, Timestamp};
+
+impl State {
+    /// Takes one event in.
+    pub fn fold(&mut self, event: &Event) {
+        self.last_ts = self.last_ts.max(event.ts);
+        let ts = self.last_ts;
+        self.forget_decisions(ts);
+        let run = self.run_of(&event.fact);
+        match &event.fact {
+            Fact::RunOpened { run, agent, explicit } => {
+                let fresh = Run {
+                    agent: agent.clone(),
+                    explicit: *explicit,
+                    opened_at: ts,
+                    last_at: ts,
+                    tally: Tally::default(),
+                    head: CHAIN_START,
+                    events: 0,
+                };
+                self.runs.entry(run.clone()).or_insert(fresh);
+            }
+            Fact::EffectGranted { spec, fence, generation, boot, decision, lease, .. } => {
+                self.granted(spec, *fence, *generation, (boot.clone(), decision.clone()), ts, *lease);
+            }
+            Fact::EffectSettled { effect, fence, outcome, fingerprint, approval_returned, .. } => {
+                self.settled(effect, *fence, outcome, *fingerprint, ts);
+                if let Some(gate) = approval_returned {
+                    self.return_approval(gate, ts);
+                }
+            }
+            Fact::CallerSeen { effect, fence, seen } => self.caller_seen(effect, *fence, *seen),
+            Fact::BootGone { boot } => self.boot_gone(boot, ts),
+            Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
+            Fact::GateOpened { gate } => self.gate_opened(gate, ts),
+            Fact::GateVoted { gate, person, verdict, reason } => {
+                if let Some(gate) = self.gates.get_mut(gate) {
+                    gate.votes.insert(person.clone(), Vote { verdict: *verdict, reason: reason.clone(), at: ts });
+                    if gate.phase.is_open() {
+                        gate.phase = gate.phase_by_votes();
+                    }
+                }
+            }
+            Fact::GateExpired { gate } => {
+                if let Some(gate) = self.gates.get_mut(gate) {
+                    gate.phase = GatePhase::Expired;
+                }
+            }
+            Fact::AnswerDropped { effect } => {
+                if let Some(effect) = self.effects.get_mut(effect) {
+                    effect.state = EffectState::Tombstone { since: ts };
+                }
+            }
+            Fact::EffectForgotten { effect } => self.forget(effect),
+            Fact::SpanRecorded { boot, seq, .. } | Fact::SpanRefused { boot, seq } => {
+                self.spans_through.insert(boot.clone(), *seq);
+            }
+            Fact::DuplicateObserved { .. } => {}
+        }
+        if let Some(run) = run {
+            self.link(&run, event);
+        }
+    }
+
+    /// The run whose chain an event belongs to, looked up before the event changes anything.
+    fn run_of(&self, fact: &Fact) -> Option<RunId> {
+        let of_effect = |id: &EffectId| self.effects.get(id).map(|effect| effect.spec.run.clone());
+        match fact {
+            Fact::RunOpened { run, .. } | Fact::DuplicateObserved { run, .. } => Some(run.clone()),
+            Fact::EffectGranted { spec, .. } => Some(spec.run.clone()),
+            Fact::EffectSettled { effect, .. }
+            | Fact::CallerSeen { effect, .. }
+            | Fact::AnswerDropped { effect }
+            | Fact::EffectForgotten { effect } => of_effect(effect),
+            Fact::GateOpened { gate } => Some(gate.run.clone()),
+            Fact::GateVoted { gate, .. } | Fact::GateExpired { gate } => self.gates.get(gate).map(|gate| gate.spec.run.clone()),
+            Fact::SpanRecorded { span, .. } => Some(span.run_id().clone()),
+            Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::SpanRefused { .. } => None,
+        }
+    }
+
+    fn link(&mut self, run: &RunId, event: &Event) {
+        let Some(run) = self.runs.get_mut(run) else { return };
+        // Events are made of strings, integers and maps in a fixed order, so this cannot fail and is the same everywhere.
+        let bytes = serde_json::to_vec(event).unwrap_or_default();
+        run.head = chain(run.head, &bytes);
+        run.events += 1;
+        run.last_at = event.ts;
+        match &event.fact {
+            Fact::EffectGranted { .. } => {
+                run.tally.effects += 1;
+                run.tally.calls += 1;
+            }
+            Fact::SpanRecorded { span, .. } => count(&mut run.tally, span),
+            _ => {}
+        }
+    }
+
+    fn granted(&mut self, spec: &EffectSpec, fence: Fence, generation: u32, holder: (BootId, DecisionId), ts: Timestamp, lease: Millis) {
+        let id = spec.effect.clone();
+        for key in &spec.keys {
+            self.by_key.insert(*key, id.clone());
+        }
+        if let Some(before) = self.effects.get(&id).map(|effect| effect.spec.meaning).filter(|meaning| *meaning != spec.meaning) {
+            self.unindex(&before, &id);
+        }
+        let alike = self.by_meaning.entry(spec.meaning).or_default();
+        if !alike.contains(&id) {
+            alike.push(id.clone());
+        }
+        if let Some(gate) = spec.approval.as_ref().and_then(|gate| self.gates.get_mut(gate)) {
+            gate.phase = GatePhase::Consumed;
+        }
+        self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
+        let effect = Effect {
+            spec: spec.clone(),
+            state: EffectState::Dispatched,
+            fence,
+            generation,
+            holder,
+            granted_at: ts,
+            lease_until: ts.after(lease),
+            read: false,
+            caller_gone: false,
+            resolution: None,
+            probed_at: None,
+        };
+        self.effects.insert(id, effect);
+    }
+
+    fn settled(&mut self, id: &EffectId, fence: Fence, outcome: &Settled, fingerprint: Option<Fingerprint>, ts: Timestamp) {
+        let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
+        let was_in_doubt = effect.is_in_doubt();
+        effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
+        effect.state = match outcome.clone() {
+            Settled::Completed { answer, by } => EffectState::Completed { at: ts, answer, by },
+            Settled::Rejected { status } => EffectState::Rejected { status },
+            Settled::NotSent { by, .. } => EffectState::NotSent { by },
+            Settled::InDoubt { cause, status } => EffectState::InDoubt { since: ts, cause, status },
+        };
+        let (run, is_in_doubt, gate) = (effect.spec.run.clone(), effect.is_in_doubt(), effect.resolution.clone());
+        if let Some(run) = self.runs.get_mut(&run) {
+            match (was_in_doubt, is_in_doubt) {
+                (false, true) => run.tally.in_doubt += 1,
+                (true, false) => run.tally.in_doubt = run.tally.in_doubt.saturating_sub(1),
+                (true, true) | (false, false) => {}
+            }
+        }
+        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
+            gate.phase = GatePhase::Superseded;
+        }
+    }
+
+    fn return_approval(&mut self, gate: &GateId, ts: Timestamp) {
+        if let Some(gate) = self.gates.get_mut(gate).filter(|gate| gate.phase == GatePhase::Consumed) {
+            let is_past = gate.spec.expires_at.is_some_and(|end| ts >= end);
+            gate.phase = if is_past { GatePhase::Expired } else { GatePhase::Approved };
+        }
+    }
+
+    fn caller_seen(&mut self, id: &EffectId, fence: Fence, seen: Seen) {
+        if let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) {
+            match seen {
+                Seen::Read => effect.read = true,
+                Seen::CallerGone => effect.caller_gone = true,
+            }
+        }
+    }
+
+    fn boot_gone(&mut self, boot: &BootId, ts: Timestamp) {
+        self.boots_gone.insert(boot.clone(), ts);
+        for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot && !effect.read) {
+            effect.caller_gone = true;
+        }
+    }
+
+    fn gate_opened(&mut self, spec: &GateSpec, ts: Timestamp) {
+        if let Some(effect) = spec.effect.as_ref().and_then(|id| self.effects.get_mut(id)) {
+            effect.resolution = Some(spec.gate.clone());
+        }
+        if spec.kind == GateKind::Approval {
+            let request = (spec.agent.clone(), spec.tool.clone(), spec.digest);
+            self.gates_by_request.insert(request, spec.gate.clone());
+        }
+        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, votes: std::collections::BTreeMap::new() };
+        self.gates.insert(spec.gate.clone(), gate);
+    }
+
+    fn decided(&mut self, boot: BootId, decision: DecisionId, led_to: Decided, ts: Timestamp) {
+        self.decisions_by_age.push_back((ts, (boot.clone(), decision.clone())));
+        self.decisions.insert((boot, decision), led_to);
+    }
+
+    fn forget_decisions(&mut self, ts: Timestamp) {
+        while let Some((_, decision)) = self.decisions_by_age.pop_front_if(|(at, _)| ts.since(*at) > DECISION_MEMORY) {
+            self.decisions.remove(&decision);
+        }
+    }
+
+    fn forget(&mut self, id: &EffectId) {
+        let Some(effect) = self.effects.remove(id) else { return };
+        for key in effect.spec.keys.iter().filter(|key| self.by_key.get(key) == Some(id)).collect::<Vec<_>>() {
+            self.by_key.remove(key);
+        }
+        self.unindex(&effect.spec.meaning, id);
+    }
+
+    fn unindex(&mut self, meaning: &crate::ids::Meaning, id: &EffectId) {
+        if let Some(alike) = self.by_meaning.get_mut(meaning) {
+            alike.retain(|other| other != id);
+            if alike.is_empty() {
+                self.by_meaning.remove(meaning);
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Decisions that a person owes: approvals before an effect, resolutions after one that ended in doubt.
+//!
+//! ```text
+//! Approval:   Pending ──required distinct people──▶ Approved ──Decide──▶ Consumed ──NOT_SENT──▶ Approved
+//!                │  └──one denial──▶ Denied             └──expiresAt──▶ Expired
+//!                └──expiresAt──▶ Expired
+//! Resolution: Pending ──required distinct people──▶ Executed | NotExecuted;  proof or probe first ──▶ Superseded
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Action, DecideGate, Refuse, Reply};
+use super::effect::{EffectState, SettledBy};
+use super::event::{Event, Fact, Settled};
+use super::settle;
+use super::state::State;
+use super::{Decide, Entropy, Outcome};
+use crate::ids::{AgentId, EffectId, GateId, KeyDigest, PersonId, RequestDigest, RunId, SpanId, ToolName};
+use crate::reason::Code;
+use crate::time::{Millis, Timestamp};
+
+/// Open gates for one agent and tool; more would bury the people who answer them.
+pub const OPEN_GATES_MAX: usize = 20;
+
+/// Longest reason that a person can give, in characters.
+pub const REASON_MAX: usize = 1024;
+
+/// What a policy demands before a call may go (`Policy.spec.rules[].approval`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approval {
+    /// What the approval binds.
+    pub digest: RequestDigest,
+    /// Distinct people needed.
+    pub required: u32,
+    /// Which people: RBAC verb `approve` on `gateclasses/<class>`.
+    pub class: String,
+    /// How long the gate lives.
+    pub expires_after: Millis,
+    /// Built from the parsed request, never from the agent's own text.
+    pub summary: String,
+}
+
+/// Before or after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GateKind {
+    /// May it go?
+    Approval,
+    /// Did it happen?
+    Resolution,
+}
+
+/// What a gate binds; never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateSpec {
+    /// Its name.
+    pub gate: GateId,
+    /// Approval or Resolution.
+    pub kind: GateKind,
+    /// Who wants to act.
+    pub agent: AgentId,
+    /// In which run.
+    pub run: RunId,
+    /// At which span.
+    pub span: SpanId,
+    /// Which tool.
+    pub tool: ToolName,
+    /// `METHOD host/path`.
+    pub action: String,
+    /// The request in short.
+    pub summary: String,
+    /// The request's digest; for a resolution derived from effect and fence.
+    pub digest: RequestDigest,
+    /// The rule that asked, `namespace/rule`.
+    pub policy: String,
+    /// Distinct people needed.
+    pub required: u32,
+    /// Which people.
+    pub class: String,
+    /// End of its life; a resolution has none.
+    pub expires_at: Option<Timestamp>,
+    /// The effect in doubt, for a resolution.
+    pub effect: Option<EffectId>,
+    /// The effect's keys, so that a changed request under an approved key is told why it does not fit.
+    pub keys: Vec<KeyDigest>,
+}
+
+/// Where a gate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GatePhase {
+    /// Waits for people.
+    Pending,
+    /// May be used once.
+    Approved,
+    /// Must not go.
+    Denied,
+    /// Nobody decided, or used it, in time.
+    Expired,
+    /// Its approval was used.
+    Consumed,
+    /// A person says that the effect happened.
+    Executed,
+    /// A person says that it did not.
+    NotExecuted,
+    /// Proof or a probe settled the effect before a person did.
+    Superseded,
+}
+
+impl GatePhase {
+    /// Whether a person's word still counts.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Pending)
+    }
+}
+
+/// A person's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GateVerdict {
+    /// Let it go.
+    Approve,
+    /// Do not.
+    Deny,
+    /// It happened.
+    Executed,
+    /// It did not happen.
+    NotExecuted,
+}
+
+/// One word on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// What was said.
+    pub verdict: GateVerdict,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One gate's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// What it binds.
+    pub spec: GateSpec,
+    /// Where it stands.
+    pub phase: GatePhase,
+    /// When it opened.
+    pub opened_at: Timestamp,
+    /// Who said what; a person counts once.
+    pub votes: BTreeMap<PersonId, Vote>,
+}
+
+impl Gate {
+    /// People who said `verdict`.
+    pub fn count(&self, verdict: GateVerdict) -> u32 {
+        u32::try_from(self.votes.values().filter(|v| v.verdict == verdict).count()).unwrap_or(u32::MAX)
+    }
+
+    fn is_past(&self, now: Timestamp) -> bool {
+        self.spec.expires_at.is_some_and(|end| now >= end)
+    }
+
+    /// The phase that the votes so far lead to.
+    pub(super) fn phase_by_votes(&self) -> GatePhase {
+        let enough = |verdict| self.count(verdict) >= self.spec.required.max(1);
+        match self.spec.kind {
+            GateKind::Approval if self.count(GateVerdict::Deny) > 0 => GatePhase::Denied,
+            GateKind::Approval if enough(GateVerdict::Approve) => GatePhase::Approved,
+            GateKind::Resolution if enough(GateVerdict::Executed) => GatePhase::Executed,
+            GateKind::Resolution if enough(GateVerdict::NotExecuted) => GatePhase::NotExecuted,
+            GateKind::Approval | GateKind::Resolution => GatePhase::Pending,
+        }
+    }
+}
+
+/// Whether a call that needs an approval has one.
+pub(super) enum Standing {
+    /// Consume this one.
+    Approved(GateId),
+    /// Answer this, after these events.
+    Refused(Outcome),
+}
+
+/// Looks for the approval that `decide` needs; opens a gate where there is none.
+pub(super) fn standing(state: &State, decide: &Decide, approval: &Approval, now: Timestamp, entropy: Entropy) -> Standing {
+    let known = state.gate_for(&decide.agent, &decide.tool, approval.digest).filter(|gate| !gate.is_past(now));
+    if let Some(gate) = known {
+        match gate.phase {
+            GatePhase::Approved => return Standing::Approved(gate.spec.gate.clone()),
+            GatePhase::Pending => return Standing::Refused(waiting(gate)),
+            GatePhase::Denied => return Standing::Refused(Outcome::reply(denied(gate))),
+            GatePhase::Expired | GatePhase::Consumed | GatePhase::Executed | GatePhase::NotExecuted | GatePhase::Superseded => {}
+        }
+    }
+    let lapsed = state
+        .gate_for(&decide.agent, &decide.tool, approval.digest)
+        .is_some_and(|gate| matches!(gate.phase, GatePhase::Approved | GatePhase::Expired) && gate.count(GateVerdict::Approve) > 0);
+    Standing::Refused(open(state, decide, approval, lapsed, now, entropy))
+}
+
+fn waiting(gate: &Gate) -> Outcome {
+    let (have, need) = (gate.count(GateVerdict::Approve), gate.spec.required.max(1));
+    let name = &gate.spec.gate;
+    let detail =
+        format!("Waits for approval by {} ({have} of {need}). Approve gate {name}, then send the same request again.", gate.spec.class);
+    Outcome::reply(Reply::Refuse(Box::new(Refuse { gate: Some(name.clone()), ..Refuse::new(Code::ApprovalRequired, detail) })))
+}
+
+fn denied(gate: &Gate) -> Reply {
+    let by = gate.votes.iter().find(|(_, vote)| vote.verdict == GateVerdict::Deny);
+    let detail = match by {
+        Some((person, vote)) if !vote.reason.is_empty() => format!("{person} denied it: {}", vote.reason),
+        Some((person, _)) => format!("{person} denied it."),
+        None => "It was denied.".to_owned(),
+    };
+    Reply::Refuse(Box::new(Refuse { gate: Some(gate.spec.gate.clone()), ..Refuse::new(Code::ApprovalDenied, detail) }))
+}
+
+fn open(state: &State, decide: &Decide, approval: &Approval, lapsed: bool, now: Timestamp, entropy: Entropy) -> Outcome {
+    let waiting = state.open_gates(&decide.agent, &decide.tool);
+    if waiting >= OPEN_GATES_MAX {
+        let detail = format!(
+            "{waiting} gates of agent {} already wait for tool {}; have them decided before more calls are put up.",
+            decide.agent, decide.tool
+        );
+        return Outcome::reply(Reply::Refuse(Box::new(Refuse::new(Code::GateLimit, detail))));
+    }
+    let Ok(gate) = GateId::new(&entropy.name("gate", 0)) else {
+        return Outcome::default();
+    };
+    let other = state.gate_on_keys(&decide.agent, &decide.tool, &decide.keys, approval.digest);
+    let (code, detail) = match other {
+        Some(approved) => (
+            Code::ApprovalMismatch,
+            format!(
+                "Gate {} approved another request under the same key; this one differs and needs its own approval: gate {gate}.",
+                approved.spec.gate
+            ),
+        ),
+        None if lapsed => {
+            (Code::ApprovalExpired, format!("The earlier approval was not used in time. Gate {gate} asks {} again.", approval.class))
+        }
+        None => (
+            Code::ApprovalRequired,
+            format!("Needs approval by {}. Approve gate {gate}, then send the same request again.", approval.class),
+        ),
+    };
+    let spec = GateSpec {
+        gate: gate.clone(),
+        kind: GateKind::Approval,
+        agent: decide.agent.clone(),
+        run: decide.run.clone(),
+        span: decide.span.clone(),
+        tool: decide.tool.clone(),
+        action: decide.action.clone(),
+        summary: approval.summary.clone(),
+        digest: approval.digest,
+        policy: decide.policy_id.clone(),
+        required: approval.required,
+        class: approval.class.clone(),
+        expires_at: Some(now.after(approval.expires_after)),
+        effect: None,
+        keys: decide.keys.clone(),
+    };
+    Outcome {
+        events: vec![Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } }],
+        reply: Reply::Refuse(Box::new(Refuse { gate: Some(gate.clone()), ..Refuse::new(code, detail) })),
+        actions: vec![Action::GateOpened { gate }],
+    }
+}
+
+/// Records one person's word; the word that completes a resolution settles its effect in the same append.
+pub(super) fn decide_gate(state: &State, word: &DecideGate, now: Timestamp) -> Outcome {
+    let refuse = |code, detail: String| {
+        Outcome::reply(Reply::Refuse(Box::new(Refuse { gate: Some(word.gate.clone()), ..Refuse::new(code, detail) })))
+    };
+    let Some(gate) = state.gate(&word.gate) else {
+        return refuse(Code::NotFound, format!("There is no gate {}.", word.gate));
+    };
+    if word.digest.is_some_and(|digest| digest != gate.spec.digest) {
+        return refuse(Code::ApprovalMismatch, format!("Gate {} binds another request than the one decided here.", word.gate));
+    }
+    let fits = match gate.spec.kind {
+        GateKind::Approval => matches!(word.verdict, GateVerdict::Approve | GateVerdict::Deny),
+        GateKind::Resolution => matches!(word.verdict, GateVerdict::Executed | GateVerdict::NotExecuted),
+    };
+    if !fits {
+        let detail = match gate.spec.kind {
+            GateKind::Approval => "An approval is decided by approve or deny.",
+            GateKind::Resolution => "A resolution is decided by executed or not-executed.",
+        };
+        return refuse(Code::BadRequest, detail.to_owned());
+    }
+    if gate.votes.get(&word.person).is_some_and(|vote| vote.verdict == word.verdict) {
+        return Outcome::default();
+    }
+    if !gate.phase.is_open() {
+        return refuse(Code::GateClosed, format!("Gate {} is {:?} already.", word.gate, gate.phase));
+    }
+    if gate.is_past(now) {
+        return refuse(Code::ApprovalExpired, format!("Gate {} has expired; the next such call opens a new one.", word.gate));
+    }
+    if word.reason.chars().count() > REASON_MAX {
+        return refuse(Code::BadRequest, format!("`reason` is longer than {REASON_MAX} characters."));
+    }
+    vote(state, gate, word, now)
+}
+
+fn vote(state: &State, gate: &Gate, word: &DecideGate, now: Timestamp) -> Outcome {
+    let mut after = gate.clone();
+    after.votes.insert(word.person.clone(), Vote { verdict: word.verdict, reason: word.reason.clone(), at: now });
+    let fact = Fact::GateVoted { gate: word.gate.clone(), person: word.person.clone(), verdict: word.verdict, reason: word.reason.clone() };
+    let mut outcome = Outcome { events: vec![Event { ts: now, fact }], ..Outcome::default() };
+    let phase = after.phase_by_votes();
+    if !phase.is_open() {
+        outcome.actions.push(Action::GateDecided { gate: word.gate.clone() });
+    }
+    let effect = gate.spec.effect.as_ref().and_then(|id| state.effect(id));
+    if let Some(effect) = effect.filter(|effect| matches!(effect.state, EffectState::InDoubt { .. })) {
+        let by = SettledBy::Person(word.person.clone());
+        let settled = match phase {
+            GatePhase::Executed => Some(Settled::Completed { answer: None, by }),
+            GatePhase::NotExecuted => Some(Settled::NotSent { by, proof: None }),
+            GatePhase::Pending
+            | GatePhase::Approved
+            | GatePhase::Denied
+            | GatePhase::Expired
+            | GatePhase::Consumed
+            | GatePhase::Superseded => None,
+        };
+        if let Some(settled) = settled {
+            settle::record(state, effect, effect.fence, settled, now, &mut outcome);
+        }
+    }
+    outcome
+}

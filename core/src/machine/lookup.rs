@@ -1,0 +1,142 @@
+//! What a call meets: an effect under one of its keys, or one that means the same.
+//!
+//! The order of the checks is the contract's: in doubt, another fingerprint or principal, completed, in flight, expired.
+
+use super::command::{Decide, DerivedMode, Refuse, Replay, Reply};
+use super::effect::{Effect, EffectState, KeyLevel};
+use super::state::State;
+use crate::reason::Code;
+use crate::time::{Millis, Timestamp};
+
+/// What to tell a caller who met another's flight, so that it does not come back at once.
+pub(super) const IN_FLIGHT_RETRY: Millis = Millis::from_secs(1);
+
+/// The answer that an earlier effect forces, or `None` when nothing stands in the way.
+pub(super) fn meets(state: &State, decide: &Decide, now: Timestamp) -> Option<Reply> {
+    by_key(state, decide).or_else(|| by_meaning(state, decide, now))
+}
+
+fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
+    let held: Vec<&Effect> = decide.keys.iter().filter_map(|key| state.by_key(key)).filter(|effect| !effect.is_free()).collect();
+    // A batch is claimed all or none, so the worst of what its keys meet decides, in the contract's order.
+    let first = |test: fn(&Effect) -> bool| held.iter().copied().find(|effect| test(effect));
+    if let Some(effect) = first(Effect::is_in_doubt) {
+        return Some(in_doubt(effect));
+    }
+    if let Some(effect) = held.iter().copied().find(|effect| reused(effect, decide)) {
+        return Some(key_reused(effect));
+    }
+    if let Some(effect) = first(|effect| matches!(effect.state, EffectState::Completed { .. })) {
+        return Some(if effect.spec.keys.len() == decide.keys.len() { replay(effect) } else { key_reused(effect) });
+    }
+    if let Some(effect) = first(Effect::is_in_flight) {
+        return Some(in_flight(effect, decide));
+    }
+    first(|effect| matches!(effect.state, EffectState::Tombstone { .. })).map(expired)
+}
+
+/// Another body or another principal under the same key. A body that is still being hashed is compared once it is known.
+fn reused(effect: &Effect, decide: &Decide) -> bool {
+    let other_body = match (effect.spec.fingerprint, decide.fingerprint) {
+        (Some(first), Some(second)) => first != second,
+        (None, _) | (_, None) => false,
+    };
+    other_body || effect.spec.principal != decide.principal
+}
+
+fn by_meaning(state: &State, decide: &Decide, now: Timestamp) -> Option<Reply> {
+    if decide.derived == DerivedMode::Off {
+        return None;
+    }
+    let alike = || {
+        let ids = state.by_meaning.get(&decide.meaning).into_iter().flatten();
+        ids.filter_map(|id| state.effects.get(id)).filter(|effect| effect.spec.agent == decide.agent)
+    };
+    let here = |effect: &&Effect| effect.spec.run == decide.run || effect.caller_gone;
+    if let Some(effect) = alike().find(|effect| effect.is_in_doubt()) {
+        return Some(in_doubt(effect));
+    }
+    if let Some(effect) = alike().filter(here).find(|effect| effect.is_in_flight()) {
+        return Some(in_flight(effect, decide));
+    }
+    let same_principal = |effect: &&Effect| effect.spec.principal == decide.principal;
+    alike().filter(same_principal).find(|effect| replays_by_meaning(effect, decide, now)).map(replay)
+}
+
+fn replays_by_meaning(effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
+    let EffectState::Completed { at, .. } = &effect.state else { return false };
+    if effect.is_unread() && (effect.spec.run == decide.run || effect.caller_gone) {
+        return true;
+    }
+    let everywhere = decide.explicit_run || decide.derived == DerivedMode::Replay;
+    everywhere
+        && decide.level == KeyLevel::Derived
+        && effect.spec.level == KeyLevel::Derived
+        && effect.spec.run == decide.run
+        && now.since(*at) <= decide.derived_window
+}
+
+/// 423 with the gate's name, and the far side's status where there was one.
+pub(super) fn in_doubt(effect: &Effect) -> Reply {
+    let status = match effect.state {
+        EffectState::InDoubt { status, .. } => status,
+        EffectState::Dispatched
+        | EffectState::Completed { .. }
+        | EffectState::Rejected { .. }
+        | EffectState::NotSent { .. }
+        | EffectState::Tombstone { .. } => None,
+    };
+    let detail = match &effect.resolution {
+        Some(gate) => format!(
+            "Nobody knows yet whether the first call was executed. Look at the far side, then decide gate {gate}: executed or not-executed."
+        ),
+        None => "Nobody knows yet whether the first call was executed; the tool's probe is asking the far side.".to_owned(),
+    };
+    Reply::Refuse(Box::new(Refuse {
+        gate: effect.resolution.clone(),
+        upstream_status: status,
+        dedupe_of: Some(effect.spec.span.clone()),
+        ..Refuse::new(Code::EffectInDoubt, detail)
+    }))
+}
+
+fn key_reused(effect: &Effect) -> Reply {
+    let detail = "This idempotency key named another request before (other body, principal or batch). Use a new key for a new intention.";
+    Reply::Refuse(Box::new(Refuse {
+        dedupe_of: Some(effect.spec.span.clone()),
+        ..Refuse::new(Code::IdempotencyKeyReused, detail.to_owned())
+    }))
+}
+
+fn in_flight(effect: &Effect, decide: &Decide) -> Reply {
+    if !decide.patience_over {
+        return Reply::Wait { effect: effect.spec.effect.clone() };
+    }
+    let detail = "The first call with this key is still on its way; ask again for its answer.";
+    Reply::Refuse(Box::new(Refuse {
+        dedupe_of: Some(effect.spec.span.clone()),
+        retry_after: Some(IN_FLIGHT_RETRY),
+        ..Refuse::new(Code::EffectInFlight, detail.to_owned())
+    }))
+}
+
+fn expired(effect: &Effect) -> Reply {
+    let detail = "This effect was executed; its answer is no longer kept. Use a new key for a new intention.";
+    Reply::Refuse(Box::new(Refuse { dedupe_of: Some(effect.spec.span.clone()), ..Refuse::new(Code::EffectExpired, detail.to_owned()) }))
+}
+
+fn replay(effect: &Effect) -> Reply {
+    let EffectState::Completed { answer, by, .. } = &effect.state else { return Reply::Done };
+    match answer {
+        Some(answer) => Reply::Replay(Box::new(Replay {
+            effect: effect.spec.effect.clone(),
+            fence: effect.fence,
+            span: effect.spec.span.clone(),
+            answer: answer.clone(),
+        })),
+        None => {
+            let detail = format!("It was executed (settled by {}); there is no answer to replay.", by.phrase());
+            Reply::Refuse(Box::new(Refuse { dedupe_of: Some(effect.spec.span.clone()), ..Refuse::new(Code::ReplayUnavailable, detail) }))
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Settle, Renew, Abandon, and the late words: evidence, observations, probes.
+//!
+//! A repeated word is a no-op. A word under an older fence adds evidence and never overwrites. Proof beats a resolution.
+
+use super::Outcome;
+use super::command::{Abandon, Action, Evidence, Finding, Observation, Observe, Refuse, Renew, Reply, Settle, SettleOutcome};
+use super::effect::{Effect, EffectState, Fence, NotSentProof, SettledBy};
+use super::event::{Event, Fact, Settled};
+use super::gate::{GateKind, GateSpec};
+use super::state::{Decided, State};
+use crate::ids::{BootId, EffectId, GateId, RequestDigest};
+use crate::ksp::{SpanEnd, SpanStatus, Usage};
+use crate::reason::Code;
+use crate::time::{Millis, Timestamp};
+
+/// The class of people who settle effects in doubt (`gateclasses/resolution`).
+pub const RESOLUTION_CLASS: &str = "resolution";
+
+pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome {
+    let Some(effect) = state.effect(&settle.effect) else {
+        return Outcome::reply(Reply::Refuse(Box::new(Refuse::new(Code::NotFound, format!("There is no effect {}.", settle.effect)))));
+    };
+    let proves_execution = matches!(settle.outcome, SettleOutcome::Completed(_));
+    if settle.fence < effect.fence {
+        return if proves_execution { duplicate(effect, settle.fence, now) } else { stands(effect, false) };
+    }
+    if settle.fence > effect.fence || effect.holder.0 != settle.boot {
+        return stands(effect, false);
+    }
+    let outcome = match (&effect.state, &settle.outcome) {
+        (EffectState::Dispatched | EffectState::InDoubt { .. }, _) => word(&settle.outcome),
+        // Proof beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
+        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_) | SettleOutcome::NotSent(_))
+            if *by != SettledBy::Proof =>
+        {
+            word(&settle.outcome)
+        }
+        (EffectState::Completed { .. } | EffectState::NotSent { .. } | EffectState::Rejected { .. } | EffectState::Tombstone { .. }, _) => {
+            return stands(effect, is_same(&effect.state, &settle.outcome));
+        }
+    };
+    if matches!((&effect.state, &outcome), (EffectState::InDoubt { .. }, Settled::InDoubt { .. })) {
+        return stands(effect, true);
+    }
+    let mut result = Outcome::default();
+    let end = effect.is_in_flight().then(|| span_end(effect, settle, now));
+    let returned = returned_approval(effect, &settle.outcome);
+    push(effect, settle.fence, outcome, settle.fingerprint, returned, end, now, &mut result);
+    result.reply = Reply::Settled { stands: true, gate: opened_gate(&result) };
+    result
+}
+
+fn is_same(state: &EffectState, outcome: &SettleOutcome) -> bool {
+    match (state, outcome) {
+        (EffectState::Completed { .. }, SettleOutcome::Completed(_)) | (EffectState::NotSent { .. }, SettleOutcome::NotSent(_)) => true,
+        (EffectState::Rejected { status }, SettleOutcome::Rejected { status: said, .. }) => status == said,
+        _ => false,
+    }
+}
+
+fn stands(effect: &Effect, stands: bool) -> Outcome {
+    Outcome::reply(Reply::Settled { stands, gate: effect.resolution.clone().filter(|_| effect.is_in_doubt()) })
+}
+
+fn opened_gate(outcome: &Outcome) -> Option<GateId> {
+    outcome.events.iter().find_map(|event| match &event.fact {
+        Fact::GateOpened { gate } => Some(gate.gate.clone()),
+        _ => None,
+    })
+}
+
+fn word(outcome: &SettleOutcome) -> Settled {
+    match outcome {
+        SettleOutcome::Completed(answer) => Settled::Completed { answer: Some(answer.clone()), by: SettledBy::Proof },
+        SettleOutcome::Rejected { status, .. } => Settled::Rejected { status: *status },
+        SettleOutcome::NotSent(proof) => Settled::NotSent { by: SettledBy::Proof, proof: Some(*proof) },
+        SettleOutcome::InDoubt { cause, status } => Settled::InDoubt { cause: *cause, status: *status },
+    }
+}
+
+fn returned_approval(effect: &Effect, outcome: &SettleOutcome) -> Option<GateId> {
+    match outcome {
+        SettleOutcome::NotSent(_) | SettleOutcome::Rejected { not_executed: true, .. } => effect.spec.approval.clone(),
+        SettleOutcome::Rejected { not_executed: false, .. } | SettleOutcome::Completed(_) | SettleOutcome::InDoubt { .. } => None,
+    }
+}
+
+fn span_end(effect: &Effect, settle: &Settle, now: Timestamp) -> SpanEnd {
+    let (status, code, hash) = match &settle.outcome {
+        SettleOutcome::Completed(answer) => (SpanStatus::Ok, None, Some(answer.digest.to_string())),
+        SettleOutcome::Rejected { status, .. } => (SpanStatus::Error, Some(format!("status_{status}")), None),
+        SettleOutcome::NotSent(_) => (SpanStatus::Error, Some("not_sent".to_owned()), None),
+        SettleOutcome::InDoubt { .. } => (SpanStatus::Error, Some(Code::EffectInDoubt.as_str().to_owned()), None),
+    };
+    let mut end = SpanEnd::new(now, effect.spec.run.clone(), effect.spec.span.clone(), status, settle.latency);
+    end.error_code = code;
+    end.output_hash = hash;
+    end.usage = Some(Usage { bytes_in: Some(settle.bytes_in), bytes_out: Some(settle.bytes_out), ..Usage::default() });
+    end
+}
+
+/// Records a settled outcome that no Settle carried: a probe's, a person's, a lost lease's.
+pub(super) fn record(state: &State, effect: &Effect, fence: Fence, outcome: Settled, now: Timestamp, into: &mut Outcome) {
+    debug_assert!(state.effect(&effect.spec.effect).is_some());
+    let returned = match outcome {
+        Settled::NotSent { .. } => effect.spec.approval.clone(),
+        Settled::Completed { .. } | Settled::Rejected { .. } | Settled::InDoubt { .. } => None,
+    };
+    let end = match &outcome {
+        Settled::InDoubt { .. } if effect.is_in_flight() => Some(closing(effect, Code::EffectInDoubt.as_str(), now)),
+        Settled::NotSent { .. } if effect.is_in_flight() => Some(closing(effect, "not_sent", now)),
+        _ => None,
+    };
+    push(effect, fence, outcome, None, returned, end, now, into);
+}
+
+fn closing(effect: &Effect, code: &str, now: Timestamp) -> SpanEnd {
+    let (run, span) = (effect.spec.run.clone(), effect.spec.span.clone());
+    let mut end = SpanEnd::new(now, run, span, SpanStatus::Error, now.since(effect.granted_at));
+    end.error_code = Some(code.to_owned());
+    end
+}
+
+#[expect(clippy::too_many_arguments, reason = "the members of one fact, written once")]
+fn push(
+    effect: &Effect,
+    fence: Fence,
+    outcome: Settled,
+    fingerprint: Option<crate::ids::Fingerprint>,
+    approval_returned: Option<GateId>,
+    end: Option<SpanEnd>,
+    now: Timestamp,
+    into: &mut Outcome,
+) {
+    let id = effect.spec.effect.clone();
+    let in_doubt = matches!(outcome, Settled::InDoubt { .. });
+    let fact = Fact::EffectSettled { effect: id.clone(), fence, outcome, fingerprint, approval_returned, end: end.map(Box::new) };
+    into.events.push(Event { ts: now, fact });
+    into.actions.push(Action::Wake { effect: id });
+    if in_doubt && effect.spec.probe.is_none() && effect.resolution.is_none() {
+        open_resolution(effect, fence, now, into);
+    }
+}
+
+/// Asks people whether the effect happened. The name is a function of effect and fence, so that it is asked once.
+pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, into: &mut Outcome) {
+    use sha2::{Digest, Sha256};
+    let hash = Sha256::new().chain_update(effect.spec.effect.as_str()).chain_update(fence.get().to_be_bytes()).finalize();
+    let entropy = super::Entropy::new(std::array::from_fn(|i| hash[i]));
+    let Ok(gate) = GateId::new(&entropy.name("gate", 0)) else { return };
+    let spec = GateSpec {
+        gate: gate.clone(),
+        kind: GateKind::Resolution,
+        agent: effect.spec.agent.clone(),
+        run: effect.spec.run.clone(),
+        span: effect.spec.span.clone(),
+        tool: effect.spec.tool.clone(),
+        action: effect.spec.action.clone(),
+        summary: format!("Was {} executed? Look at the far side.", effect.spec.action),
+        digest: RequestDigest::from_bytes(hash.into()),
+        policy: String::new(),
+        required: 1,
+        class: RESOLUTION_CLASS.to_owned(),
+        expires_at: None,
+        effect: Some(effect.spec.effect.clone()),
+        keys: Vec::new(),
+    };
+    into.events.push(Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } });
+    into.actions.push(Action::GateOpened { gate });
+}
+
+/// A grant older than the last one is proven to have been executed: an alarm, whatever the effect's state is.
+fn duplicate(effect: &Effect, fence: Fence, now: Timestamp) -> Outcome {
+    let id = effect.spec.effect.clone();
+    Outcome {
+        events: vec![Event { ts: now, fact: Fact::DuplicateObserved { effect: id.clone(), fence, run: effect.spec.run.clone() } }],
+        reply: Reply::Settled { stands: false, gate: None },
+        actions: vec![Action::Alarm { effect: id }],
+    }
+}
+
+pub(super) fn renew(state: &State, renew: &Renew, now: Timestamp) -> Outcome {
+    let holds = |(id, fence): &&(EffectId, Fence)| state.effect(id).is_some_and(|effect| effect.holds(&renew.boot, *fence));
+    let lost = renew.leases.iter().filter(|lease| !holds(lease)).cloned().collect();
+    Outcome { events: observed(state, &renew.boot, &renew.observed, now), reply: Reply::Renewed { lost }, actions: Vec::new() }
+}
+
+/// The sidecar never used the permit: proof that nothing was sent. A decision that was not made yet never will be.
+pub(super) fn abandon(state: &State, abandon: &Abandon, now: Timestamp) -> Outcome {
+    match state.decisions.get(&(abandon.boot.clone(), abandon.decision.clone())) {
+        Some(Decided::Abandoned) => Outcome::default(),
+        None => {
+            let fact = Fact::DecisionAbandoned { boot: abandon.boot.clone(), decision: abandon.decision.clone() };
+            Outcome { events: vec![Event { ts: now, fact }], ..Outcome::default() }
+        }
+        Some(Decided::Granted(id)) => {
+            let mine = |effect: &&Effect| effect.holder == (abandon.boot.clone(), abandon.decision.clone());
+            let mut outcome = Outcome::default();
+            if let Some(effect) = state.effect(id).filter(mine).filter(|effect| effect.is_in_flight() || effect.is_in_doubt()) {
+                let settled = Settled::NotSent { by: SettledBy::Proof, proof: Some(NotSentProof::Abandoned) };
+                record(state, effect, effect.fence, settled, now, &mut outcome);
+            }
+            outcome
+        }
+    }
+}
+
+pub(super) fn observe(state: &State, observe: &Observe, now: Timestamp) -> Outcome {
+    let events = match observe {
+        Observe::Seen { boot, observed: seen } => observed(state, boot, seen, now),
+        Observe::BootGone { boot } if state.boots_gone.contains_key(boot) => Vec::new(),
+        Observe::BootGone { boot } => vec![Event { ts: now, fact: Fact::BootGone { boot: boot.clone() } }],
+    };
+    Outcome { events, ..Outcome::default() }
+}
+
+/// The observations that say something new about grants of this boot.
+pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: Timestamp) -> Vec<Event> {
+    let is_news = |seen: &&Observation| {
+        state.effect(&seen.effect).is_some_and(|effect| {
+            effect.fence == seen.fence
+                && effect.holder.0 == *boot
+                && match seen.seen {
+                    super::Seen::Read => !effect.read,
+                    super::Seen::CallerGone => !effect.caller_gone,
+                }
+        })
+    };
+    let fact = |seen: &Observation| Fact::CallerSeen { effect: seen.effect.clone(), fence: seen.fence, seen: seen.seen };
+    seen.iter().filter(is_news).map(|seen| Event { ts: now, fact: fact(seen) }).collect()
+}
+
+/// A probe's word. "Executed" settles at once; "not executed" only after lease end and horizon; unsure changes nothing.
+pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Outcome {
+    let Some(effect) = state.effect(&evidence.effect) else { return Outcome::default() };
+    if evidence.finding == Finding::Executed && evidence.fence < effect.fence {
+        return duplicate(effect, evidence.fence, now);
+    }
+    if evidence.fence != effect.fence {
+        return Outcome::default();
+    }
+    let by = SettledBy::Probe;
+    let settled = match (evidence.finding, &effect.state) {
+        (Finding::Executed, EffectState::InDoubt { .. }) => Settled::Completed { answer: None, by },
+        (Finding::Executed, EffectState::NotSent { by: SettledBy::Person(_) | SettledBy::Probe }) => {
+            Settled::Completed { answer: None, by }
+        }
+        (Finding::NotExecuted, EffectState::InDoubt { .. }) if counts(effect, evidence.asked_at) => Settled::NotSent { by, proof: None },
+        (Finding::Executed | Finding::NotExecuted | Finding::Unsure, _) => return Outcome::default(),
+    };
+    let mut outcome = Outcome::default();
+    record(state, effect, effect.fence, settled, now, &mut outcome);
+    outcome
+}
+
+/// Whether a probe that was asked for at `asked` could no longer be overtaken by the request itself.
+fn counts(effect: &Effect, asked: Timestamp) -> bool {
+    let horizon: Option<Millis> = effect.spec.probe.as_ref().and_then(|probe| probe.settle_horizon);
+    horizon.is_some_and(|horizon| asked >= effect.lease_until.after(horizon))
+}

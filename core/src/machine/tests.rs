@@ -1,0 +1,562 @@
+//! Each rule of the contract as a test named after it, over a small ledger that applies, folds and answers.
+
+use super::*;
+use crate::ids::{
+    AgentId, BodyDigest, BootId, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RequestDigest,
+    RunId, SpanId, ToolName,
+};
+use crate::reason::Code;
+use crate::time::Millis;
+
+const LEASE: Millis = Millis::from_secs(30);
+
+/// A ledger in memory: what the driver does around [`apply`], with a clock that the test moves.
+#[derive(Clone, Default)]
+struct Ledger {
+    state: State,
+    now_ms: u64,
+    spent: u64,
+}
+
+impl Ledger {
+    fn ask(&mut self, command: &Command) -> Outcome {
+        self.spent += 1;
+        let mut entropy = [0; 16];
+        entropy[..8].copy_from_slice(&self.spent.to_be_bytes());
+        let outcome = apply(&self.state, command, Timestamp::from_epoch_ms(self.now_ms), Entropy::new(entropy));
+        outcome.events.iter().for_each(|event| self.state.fold(event));
+        outcome
+    }
+
+    fn decide(&mut self, decide: &Decide) -> Reply {
+        self.ask(&Command::Decide(Box::new(decide.clone()))).reply
+    }
+
+    fn grant(&mut self, decide: &Decide) -> Grant {
+        match self.decide(decide) {
+            Reply::Grant(grant) => *grant,
+            other => panic!("expected a grant, got {other:?}"),
+        }
+    }
+
+    fn refusal(&mut self, decide: &Decide) -> Refuse {
+        match self.decide(decide) {
+            Reply::Refuse(refuse) => *refuse,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    fn settle(&mut self, boot: &str, grant: &Grant, outcome: SettleOutcome) -> Reply {
+        self.ask(&Command::Settle(Box::new(settle_of(boot, grant, outcome)))).reply
+    }
+
+    fn pass(&mut self, span: Millis) -> Outcome {
+        self.now_ms += span.get();
+        self.ask(&Command::Expire)
+    }
+
+    fn effect(&self, grant: &Grant) -> &Effect {
+        self.state.effect(&grant.effect).unwrap()
+    }
+
+    fn vote(&mut self, gate: &GateId, person: &str, verdict: GateVerdict) -> Outcome {
+        self.ask(&Command::DecideGate(Box::new(DecideGate {
+            gate: gate.clone(),
+            digest: None,
+            person: PersonId::new(person).unwrap(),
+            verdict,
+            reason: "checked".to_owned(),
+        })))
+    }
+}
+
+fn settle_of(boot: &str, grant: &Grant, outcome: SettleOutcome) -> Settle {
+    Settle {
+        boot: BootId::new(boot).unwrap(),
+        effect: grant.effect.clone(),
+        fence: grant.fence,
+        outcome,
+        fingerprint: None,
+        latency: Millis::new(12),
+        bytes_out: 100,
+        bytes_in: 20,
+    }
+}
+
+fn answer() -> StoredAnswer {
+    StoredAnswer {
+        status: 201,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        trailers: Vec::new(),
+        digest: BodyDigest::from_bytes([7; 32]),
+        len: 20,
+        stored: true,
+    }
+}
+
+fn completed() -> SettleOutcome {
+    SettleOutcome::Completed(answer())
+}
+
+fn doubt() -> SettleOutcome {
+    SettleOutcome::InDoubt { cause: DoubtCause::Eof, status: None }
+}
+
+/// An order named by its tool: boot `a`, run `run-1`, key 1, body 1.
+fn order(decision: &str) -> Decide {
+    Decide {
+        boot: BootId::new("a").unwrap(),
+        decision: DecisionId::new(decision).unwrap(),
+        agent: AgentId::new("trader").unwrap(),
+        run: RunId::new("run-1").unwrap(),
+        explicit_run: false,
+        span: SpanId::new(&format!("span-{decision}")).unwrap(),
+        parent_span: None,
+        tool: ToolName::new("broker-orders").unwrap(),
+        action: "POST broker.example.com/v1/orders".to_owned(),
+        level: KeyLevel::Tool,
+        keys: vec![KeyDigest::from_bytes([1; 32])],
+        key_hint: "order:1".to_owned(),
+        meaning: Meaning::from_bytes([1; 32]),
+        fingerprint: Some(Fingerprint::from_bytes([1; 32])),
+        principal: Principal::from_bytes([1; 32]),
+        derived: DerivedMode::Default,
+        derived_window: Millis::from_secs(600),
+        retention: Millis::from_secs(72 * 3600),
+        probe: None,
+        policy: PolicyDigest::from_bytes([9; 32]),
+        policy_id: String::new(),
+        approval: None,
+        attempt: 1,
+        observed: Vec::new(),
+        lease: LEASE,
+        patience_over: false,
+    }
+}
+
+fn unnamed(decision: &str) -> Decide {
+    Decide { level: KeyLevel::Derived, keys: Vec::new(), key_hint: String::new(), ..order(decision) }
+}
+
+fn probe(horizon: Option<Millis>) -> ProbePlan {
+    ProbePlan {
+        sealed: "sealed".to_owned(),
+        initial_delay: Millis::from_secs(2),
+        interval: Millis::from_secs(10),
+        settle_horizon: horizon,
+        give_up_after: Millis::from_secs(600),
+    }
+}
+
+fn approval(digest: u8, required: u32) -> Approval {
+    Approval {
+        digest: RequestDigest::from_bytes([digest; 32]),
+        required,
+        class: "desk-heads".to_owned(),
+        expires_after: Millis::from_secs(3600),
+        summary: "qty=500".to_owned(),
+    }
+}
+
+fn seen(grant: &Grant, seen: Seen) -> Observation {
+    Observation { effect: grant.effect.clone(), fence: grant.fence, seen }
+}
+
+#[test]
+fn a_repeat_of_one_decision_gets_the_same_grant_and_appends_nothing() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let again = ledger.ask(&Command::Decide(Box::new(order("d1"))));
+    assert!(again.events.is_empty());
+    assert!(matches!(again.reply, Reply::Grant(same) if *same == grant));
+}
+
+#[test]
+fn a_second_call_waits_for_the_first_and_then_replays_it() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    assert!(matches!(ledger.decide(&order("d2")), Reply::Wait { effect } if effect == grant.effect));
+    ledger.settle("a", &grant, completed());
+    assert!(matches!(ledger.decide(&order("d2")), Reply::Replay(replay) if replay.answer == answer() && replay.span.as_str() == "span-d1"));
+}
+
+#[test]
+fn in_flight_beyond_patience_is_409_with_retry_after() {
+    let mut ledger = Ledger::default();
+    ledger.grant(&order("d1"));
+    let refusal = ledger.refusal(&Decide { patience_over: true, ..order("d2") });
+    assert_eq!(refusal.code, Code::EffectInFlight);
+    assert!(refusal.retry_after.is_some());
+}
+
+#[test]
+fn another_body_or_principal_under_the_same_key_is_422() {
+    let mut ledger = Ledger::default();
+    ledger.grant(&order("d1"));
+    let other_body = Decide { fingerprint: Some(Fingerprint::from_bytes([2; 32])), ..order("d2") };
+    assert_eq!(ledger.refusal(&other_body).code, Code::IdempotencyKeyReused);
+    let other_principal = Decide { principal: Principal::from_bytes([2; 32]), ..order("d3") };
+    assert_eq!(ledger.refusal(&other_principal).code, Code::IdempotencyKeyReused);
+}
+
+#[test]
+fn in_doubt_answers_423_before_any_other_check_and_names_its_gate() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate opened") };
+    let other_body = Decide { fingerprint: Some(Fingerprint::from_bytes([2; 32])), ..order("d2") };
+    let refusal = ledger.refusal(&other_body);
+    assert_eq!((refusal.code, refusal.gate), (Code::EffectInDoubt, Some(gate)));
+}
+
+#[test]
+fn a_fresh_key_on_retry_meets_the_effect_in_doubt_in_any_run_of_the_agent() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    ledger.settle("a", &grant, doubt());
+    let fresh = Decide {
+        boot: BootId::new("b").unwrap(),
+        run: RunId::new("run-2").unwrap(),
+        level: KeyLevel::Caller,
+        keys: vec![KeyDigest::from_bytes([5; 32])],
+        ..order("d2")
+    };
+    assert_eq!(ledger.refusal(&fresh).code, Code::EffectInDoubt);
+    let stranger = Decide { agent: AgentId::new("other").unwrap(), run: RunId::new("run-3").unwrap(), ..fresh };
+    assert!(matches!(ledger.decide(&Decide { decision: DecisionId::new("d3").unwrap(), ..stranger }), Reply::Grant(_)));
+}
+
+#[test]
+fn in_an_implicit_run_a_repeat_replays_only_while_the_first_answer_is_unread() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&unnamed("d1"));
+    ledger.settle("a", &grant, completed());
+    assert!(matches!(ledger.decide(&unnamed("d2")), Reply::Replay(_)));
+    let intended = Decide { observed: vec![seen(&grant, Seen::Read)], ..unnamed("d3") };
+    assert!(matches!(ledger.decide(&intended), Reply::Grant(second) if second.effect != grant.effect));
+}
+
+#[test]
+fn in_an_explicit_run_a_match_replays_within_its_window() {
+    let mut ledger = Ledger::default();
+    let explicit = |decision| Decide { explicit_run: true, ..unnamed(decision) };
+    let grant = ledger.grant(&explicit("d1"));
+    ledger.settle("a", &grant, completed());
+    let read = Decide { observed: vec![seen(&grant, Seen::Read)], ..explicit("d2") };
+    assert!(matches!(ledger.decide(&read), Reply::Replay(_)));
+    ledger.now_ms += 600_001;
+    assert!(matches!(ledger.decide(&explicit("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn derived_off_lets_every_unnamed_repeat_through() {
+    let mut ledger = Ledger::default();
+    let off = |decision| Decide { derived: DerivedMode::Off, ..unnamed(decision) };
+    let first = ledger.grant(&off("d1"));
+    assert_ne!(ledger.grant(&off("d2")).effect, first.effect);
+}
+
+#[test]
+fn an_unread_answer_of_another_run_replays_only_when_its_caller_is_gone() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&unnamed("d1"));
+    ledger.settle("a", &grant, completed());
+    let elsewhere = |decision| Decide { boot: BootId::new("b").unwrap(), run: RunId::new("run-2").unwrap(), ..unnamed(decision) };
+    let mut other = ledger.clone();
+    assert!(matches!(other.decide(&elsewhere("d2")), Reply::Grant(_)));
+    ledger.ask(&Command::Observe(Observe::BootGone { boot: BootId::new("a").unwrap() }));
+    assert!(matches!(ledger.decide(&elsewhere("d2")), Reply::Replay(_)));
+}
+
+#[test]
+fn a_replay_by_meaning_is_for_the_same_principal_only() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&unnamed("d1"));
+    ledger.settle("a", &grant, completed());
+    let other = Decide { principal: Principal::from_bytes([2; 32]), ..unnamed("d2") };
+    assert!(matches!(ledger.decide(&other), Reply::Grant(_)));
+}
+
+#[test]
+fn a_run_belongs_to_the_agent_that_used_it_first() {
+    let mut ledger = Ledger::default();
+    ledger.grant(&order("d1"));
+    let foreign = Decide { agent: AgentId::new("other").unwrap(), ..order("d2") };
+    assert_eq!(ledger.refusal(&foreign).code, Code::RunForeign);
+}
+
+#[test]
+fn a_lost_lease_is_in_doubt_and_never_free() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    ledger.pass(LEASE);
+    assert!(ledger.effect(&grant).is_in_doubt());
+    assert_eq!(ledger.refusal(&order("d2")).code, Code::EffectInDoubt);
+}
+
+#[test]
+fn renewing_keeps_a_lease_and_names_the_lost_ones() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let renew =
+        Renew { boot: BootId::new("a").unwrap(), leases: vec![(grant.effect.clone(), grant.fence)], lease: LEASE, observed: Vec::new() };
+    ledger.now_ms += 20_000;
+    assert!(matches!(ledger.ask(&Command::Renew(renew.clone())).reply, Reply::Renewed { lost } if lost.is_empty()));
+    ledger.state.extend_leases(&renew, Timestamp::from_epoch_ms(ledger.now_ms));
+    ledger.pass(Millis::from_secs(20));
+    assert!(ledger.effect(&grant).is_in_flight());
+    ledger.pass(Millis::from_secs(20));
+    assert!(matches!(ledger.ask(&Command::Renew(renew)).reply, Reply::Renewed { lost } if lost.len() == 1));
+}
+
+#[test]
+fn not_sent_frees_the_key_and_raises_the_fence_but_not_the_generation() {
+    let mut ledger = Ledger::default();
+    let first = ledger.grant(&order("d1"));
+    ledger.settle("a", &first, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    let second = ledger.grant(&order("d2"));
+    assert_eq!((&second.effect, second.generation), (&first.effect, 0));
+    assert!(second.fence > first.fence);
+}
+
+#[test]
+fn the_generation_rises_only_after_rejected() {
+    let mut ledger = Ledger::default();
+    let first = ledger.grant(&order("d1"));
+    ledger.settle("a", &first, SettleOutcome::Rejected { status: 400, not_executed: false });
+    assert_eq!(ledger.grant(&order("d2")).generation, 1);
+}
+
+#[test]
+fn a_repeated_settle_is_a_no_op_and_a_terminal_outcome_is_never_overwritten() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    ledger.settle("a", &grant, completed());
+    for word in [completed(), doubt(), SettleOutcome::NotSent(NotSentProof::ZeroBytesWritten)] {
+        let outcome = ledger.ask(&Command::Settle(Box::new(settle_of("a", &grant, word))));
+        assert!(outcome.events.is_empty());
+    }
+}
+
+#[test]
+fn an_abandoned_decision_that_was_granted_was_not_sent() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let abandon = Abandon { boot: BootId::new("a").unwrap(), decision: DecisionId::new("d1").unwrap() };
+    ledger.ask(&Command::Abandon(abandon.clone()));
+    assert!(ledger.effect(&grant).is_free());
+    assert!(ledger.ask(&Command::Abandon(abandon)).events.is_empty());
+}
+
+#[test]
+fn an_abandon_kills_a_decide_that_arrives_later() {
+    let mut ledger = Ledger::default();
+    ledger.ask(&Command::Abandon(Abandon { boot: BootId::new("a").unwrap(), decision: DecisionId::new("d1").unwrap() }));
+    assert_eq!(ledger.refusal(&order("d1")).code, Code::DecisionAbandoned);
+}
+
+#[test]
+fn a_batch_is_claimed_all_or_none() {
+    let mut ledger = Ledger::default();
+    ledger.grant(&order("d1"));
+    let keys = vec![KeyDigest::from_bytes([1; 32]), KeyDigest::from_bytes([2; 32])];
+    let meaning = Meaning::from_bytes([2; 32]);
+    let batch = Decide { keys, meaning, fingerprint: Some(Fingerprint::from_bytes([3; 32])), ..order("d2") };
+    assert_eq!(ledger.refusal(&batch).code, Code::IdempotencyKeyReused);
+    assert!(ledger.state.by_key(&KeyDigest::from_bytes([2; 32])).is_none());
+}
+
+#[test]
+fn a_probe_that_says_executed_settles_at_once() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
+    ledger.settle("a", &grant, doubt());
+    let due = ledger.pass(Millis::from_secs(2));
+    assert!(matches!(due.actions.as_slice(), [Action::Probe { .. }]));
+    ledger.ask(&Command::Evidence(evidence(&grant, Finding::Executed, ledger.now_ms)));
+    assert!(matches!(ledger.effect(&grant).state, EffectState::Completed { by: SettledBy::Probe, .. }));
+    assert_eq!(ledger.refusal(&order("d2")).code, Code::ReplayUnavailable);
+}
+
+fn evidence(grant: &Grant, finding: Finding, asked_ms: u64) -> Evidence {
+    Evidence {
+        boot: BootId::new("a").unwrap(),
+        effect: grant.effect.clone(),
+        fence: grant.fence,
+        finding,
+        asked_at: Timestamp::from_epoch_ms(asked_ms),
+    }
+}
+
+#[test]
+fn not_executed_counts_only_after_lease_end_plus_horizon_and_never_without_one() {
+    for (horizon, asked_ms, frees) in
+        [(Some(Millis::from_secs(30)), 59_999, false), (Some(Millis::from_secs(30)), 60_000, true), (None, 10_000_000, false)]
+    {
+        let mut ledger = Ledger::default();
+        let grant = ledger.grant(&Decide { probe: Some(probe(horizon)), ..order("d1") });
+        ledger.settle("a", &grant, doubt());
+        ledger.now_ms = asked_ms;
+        ledger.ask(&Command::Evidence(evidence(&grant, Finding::NotExecuted, asked_ms)));
+        assert_eq!(ledger.effect(&grant).is_free(), frees, "horizon {horizon:?}, asked at {asked_ms}");
+    }
+}
+
+#[test]
+fn a_probe_that_gives_up_hands_over_to_a_person() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
+    ledger.settle("a", &grant, doubt());
+    assert_eq!(ledger.refusal(&order("d2")).gate, None);
+    ledger.pass(Millis::from_secs(600));
+    assert!(ledger.refusal(&order("d3")).gate.is_some());
+}
+
+#[test]
+fn a_person_settles_a_doubt_and_is_named() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate") };
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    assert_eq!(ledger.effect(&grant).state, EffectState::NotSent { by: SettledBy::Person(PersonId::new("ada").unwrap()) });
+    assert!(matches!(ledger.decide(&order("d2")), Reply::Grant(_)));
+}
+
+#[test]
+fn proof_of_execution_beats_a_resolution_without_a_later_dispatch() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate") };
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    ledger.settle("a", &grant, completed());
+    assert!(matches!(ledger.effect(&grant).state, EffectState::Completed { by: SettledBy::Proof, .. }));
+}
+
+#[test]
+fn proof_of_execution_after_a_later_dispatch_is_an_alarm() {
+    let mut ledger = Ledger::default();
+    let first = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&order("d2"));
+    let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+    assert!(matches!(late.events.as_slice(), [Event { fact: Fact::DuplicateObserved { .. }, .. }]));
+    assert!(ledger.effect(&second).is_in_flight());
+}
+
+#[test]
+fn an_approval_lets_the_same_request_through_once() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    assert_eq!(ledger.refusal(&gated("d2")).gate.as_ref(), Some(&gate));
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let grant = ledger.grant(&gated("d3"));
+    assert_eq!(grant.approval, Some(gate.clone()));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+}
+
+#[test]
+fn an_approval_does_not_fit_a_changed_request() {
+    let mut ledger = Ledger::default();
+    let gate = ledger.refusal(&Decide { approval: Some(approval(1, 1)), ..order("d1") }).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let changed = Decide { approval: Some(approval(2, 1)), fingerprint: Some(Fingerprint::from_bytes([2; 32])), ..order("d2") };
+    let refusal = ledger.refusal(&changed);
+    assert_eq!(refusal.code, Code::ApprovalMismatch);
+    assert_ne!(refusal.gate, Some(gate));
+}
+
+#[test]
+fn two_distinct_people_are_two_people() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 2)), ..order(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    assert_eq!(ledger.refusal(&gated("d2")).code, Code::ApprovalRequired);
+    ledger.vote(&gate, "bob", GateVerdict::Approve);
+    assert!(matches!(ledger.decide(&gated("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn one_denial_denies() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 2)), ..order(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    ledger.vote(&gate, "bob", GateVerdict::Deny);
+    assert_eq!(ledger.refusal(&gated("d2")).code, Code::ApprovalDenied);
+}
+
+#[test]
+fn not_sent_gives_the_approval_back() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let grant = ledger.grant(&gated("d2"));
+    ledger.settle("a", &grant, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Approved);
+    assert_eq!(ledger.grant(&gated("d3")).approval, Some(gate));
+}
+
+#[test]
+fn an_approval_that_was_not_used_in_time_asks_again() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    ledger.pass(Millis::from_secs(3600));
+    let refusal = ledger.refusal(&gated("d2"));
+    assert_eq!(refusal.code, Code::ApprovalExpired);
+    assert_ne!(refusal.gate, Some(gate));
+}
+
+#[test]
+fn open_gates_of_one_agent_and_tool_are_capped() {
+    let mut ledger = Ledger::default();
+    let gated = |n: u8| Decide {
+        approval: Some(approval(n, 1)),
+        keys: vec![KeyDigest::from_bytes([n; 32])],
+        meaning: Meaning::from_bytes([n; 32]),
+        ..order(&format!("d{n}"))
+    };
+    for n in 1..=20 {
+        assert_eq!(ledger.refusal(&gated(n)).code, Code::ApprovalRequired);
+    }
+    assert_eq!(ledger.refusal(&gated(21)).code, Code::GateLimit);
+}
+
+#[test]
+fn a_call_beyond_the_buffering_bound_cannot_be_gated() {
+    let mut ledger = Ledger::default();
+    let huge = Decide { approval: Some(approval(1, 1)), fingerprint: None, ..order("d1") };
+    assert_eq!(ledger.refusal(&huge).code, Code::BodyTooLargeForPolicy);
+}
+
+#[test]
+fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&order("d1"));
+    ledger.settle("a", &grant, completed());
+    let dropped = ledger.pass(Millis::from_secs(72 * 3600));
+    assert!(dropped.actions.contains(&Action::DropBody { effect: grant.effect.clone() }));
+    assert_eq!(ledger.refusal(&order("d2")).code, Code::EffectExpired);
+    ledger.pass(TOMBSTONE);
+    assert!(matches!(ledger.decide(&order("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn journal_replay_gives_the_same_answers() {
+    let mut ledger = Ledger::default();
+    let mut events = Vec::new();
+    events.extend(ledger.ask(&Command::Decide(Box::new(order("d1")))).events);
+    let grant = ledger.grant(&order("d1"));
+    events.extend(ledger.ask(&Command::Settle(Box::new(settle_of("a", &grant, completed())))).events);
+    let bytes = serde_json::to_vec(&events).unwrap();
+    let mut reborn = State::default();
+    serde_json::from_slice::<Vec<Event>>(&bytes).unwrap().iter().for_each(|event| reborn.fold(event));
+    assert_eq!(reborn.effect(&grant.effect), ledger.state.effect(&grant.effect));
+    assert_eq!(reborn.run(&RunId::new("run-1").unwrap()), ledger.state.run(&RunId::new("run-1").unwrap()));
+}

@@ -1,0 +1,1 @@
+//! A far side that misbehaves on purpose.

@@ -1,0 +1,1 @@
+//! The control plane: journal, engine and the calls of sidecars.

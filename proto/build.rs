@@ -1,0 +1,10 @@
+//! Compiles the service definition with a compiler written in Rust, so that a build needs no `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["kybernis/v1/ledger.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    Ok(())
+}

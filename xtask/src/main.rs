@@ -1,0 +1,35 @@
+//! The project's chores: `cargo xtask test`, `tidy`, `demo`, `bench`. Wires subcommands to their modules and nothing else.
+
+mod steps;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  test     install what the tests need, run everything, print one line of totals
+  tidy     format, lints, crate purity, licences
+";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let result = match args.next().as_deref() {
+        Some("test") => test::run(),
+        Some("tidy") => tidy::tidy(),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => Err(anyhow::anyhow!("there is no `cargo xtask {other}`\n\n{USAGE}")),
+        None => Err(anyhow::anyhow!("which chore?\n\n{USAGE}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask test`: everything that must hold before a change lands, with one closing line of totals.
+
+use anyhow::{Result, bail};
+
+use crate::steps::{cargo, step, watch};
+use crate::{tidy, tools};
+
+/// Tests counted over all suites.
+#[derive(Default)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Totals {
+    /// Adds a suite's closing line: `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.trim_start().strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
+        for part in counts.split(';') {
+            let mut words = part.split_whitespace();
+            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else { continue };
+            match what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.skipped += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+pub(crate) fn run() -> Result<()> {
+    step("tools", tools::install)?;
+    step("tidy", tidy::checks)?;
+    step("build", || crate::steps::run(&mut cargo(["build", "--workspace", "--all-targets"])))?;
+    let mut totals = Totals::default();
+    let green = step("tests", || {
+        let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
+        watch(&mut command, |line| totals.add(line))
+    })?;
+    println!("\n{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    if !green || totals.failed > 0 {
+        bail!("not everything passed");
+    }
+    if totals.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
