@@ -2,6 +2,8 @@
 //! retry and run. Time and entropy are arguments; nothing here reads a clock, a socket or a disk.
 
 pub mod ids;
+pub mod json;
+pub mod key;
 pub mod ksp;
 pub mod machine;
 // pub mod policy; // comes back as soon as `cel` is there

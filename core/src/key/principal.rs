@@ -1,0 +1,73 @@
+//! On whose behalf a call is made, told from its credentials without keeping them.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+
+use super::TenantSecret;
+use crate::ids::Principal;
+use crate::json::Json;
+
+/// Headers that carry a credential when `Authorization` does not.
+const KEY_HEADERS: [&str; 5] = ["x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"];
+
+/// An HMAC of: a JWT's `iss` and `sub`; Basic's user; SigV4's access key id; else the credential header; else nothing.
+///
+/// `headers` are lower-case names with their values. A token that rotates keeps its principal where it names one.
+pub fn principal<'h>(secret: &TenantSecret, headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Principal {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for (name, value) in headers {
+        if name == "authorization" {
+            parts.extend(authorization(value));
+        } else if KEY_HEADERS.contains(&name) {
+            parts.extend([name.as_bytes().to_vec(), value.to_vec()]);
+        }
+    }
+    secret.principal_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+}
+
+fn authorization(value: &[u8]) -> Vec<Vec<u8>> {
+    let named =
+        |kind: &str, names: &[&str]| std::iter::once(kind).chain(names.iter().copied()).map(|text| text.as_bytes().to_vec()).collect();
+    let text = String::from_utf8_lossy(value);
+    let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer")
+        && let Some((issuer, subject)) = jwt(rest)
+    {
+        return named("jwt", &[&issuer, &subject]);
+    }
+    if scheme.eq_ignore_ascii_case("basic")
+        && let Some(user) = basic(rest)
+    {
+        return named("basic", &[&user]);
+    }
+    if scheme.eq_ignore_ascii_case("aws4-hmac-sha256")
+        && let Some(id) = sigv4(rest)
+    {
+        return named("sigv4", &[id]);
+    }
+    vec![b"authorization".to_vec(), value.to_vec()]
+}
+
+/// `iss` and `sub` of a JWT's payload; the signature is the far side's to check.
+fn jwt(token: &str) -> Option<(String, String)> {
+    let mut parts = token.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    let claims = Json::parse(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()?;
+    let claim = |name| match claims.get(name) {
+        Some(Json::String(text)) => Some(text.clone()),
+        Some(_) | None => None,
+    };
+    Some((claim("iss").unwrap_or_default(), claim("sub")?))
+}
+
+fn basic(encoded: &str) -> Option<String> {
+    let text = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    text.split_once(':').map(|(user, _)| user.to_owned())
+}
+
+/// `Credential=AKID/date/region/service/aws4_request, …`: the id is the part before the first slash.
+fn sigv4(parameters: &str) -> Option<&str> {
+    let credential = parameters.split(',').find_map(|part| part.trim().strip_prefix("Credential="))?;
+    credential.split('/').next().filter(|id| !id.is_empty())
+}
