@@ -1,11 +1,12 @@
 //! The rules of Kybernis, pure: ids, canonical JSON and keys, policy evaluation, and the state machines of effect, gate,
 //! retry and run. Time and entropy are arguments; nothing here reads a clock, a socket or a disk.
 
+pub mod cel;
 pub mod ids;
 pub mod json;
 pub mod key;
 pub mod ksp;
 pub mod machine;
-// pub mod policy; // comes back as soon as `cel` is there
+pub mod policy;
 pub mod reason;
 pub mod time;

@@ -1,0 +1,205 @@
+//! The expressions of policies: CEL, bounded so that no expression can stall a call, over facts converted by our own rules.
+//!
+//! JSON integers are `int` and other numbers `double`; int and double mix in arithmetic and comparison; a number that a double
+//! cannot hold exactly is an error to read. Names are checked when an expression is compiled. Every loop burns fuel.
+
+mod bounds;
+mod check;
+mod env;
+mod facts;
+mod rewrite;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ::cel::common::ast::IdedExpr;
+use ::cel::{Context, ExecutionError, Value};
+
+pub use bounds::{DEPTH_MAX, FUEL, SOURCE_MAX};
+pub use check::Profile;
+pub use facts::{Facts, RequestFacts, ResponseFacts};
+
+/// A compiled expression: cheap to clone, shared between threads.
+#[derive(Clone)]
+pub struct Expression {
+    inner: Arc<Compiled>,
+}
+
+struct Compiled {
+    source: String,
+    expr: IdedExpr,
+    reads: check::Reads,
+}
+
+/// Why a text is no expression for that place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct CompileError {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+/// Why an expression gave no usable value on this call.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message} in `{expression}`")]
+pub struct EvalError {
+    /// The expression, cut to a line.
+    pub expression: String,
+    /// What went wrong and what to do.
+    pub message: String,
+}
+
+impl CompileError {
+    /// Line and column, both from 1.
+    pub fn position(&self) -> Option<(u32, u32)> {
+        Some((u32::try_from(self.line).ok()?, u32::try_from(self.column).ok()?))
+    }
+}
+
+impl Expression {
+    /// Parses `source`, checks every name against what `profile` knows, and bounds its cost.
+    pub fn compile(source: &str, profile: Profile) -> Result<Self, CompileError> {
+        bounds::before_parsing(source)?;
+        let program = env::shared().compile(source).map_err(|errors| first_error(source, &errors))?;
+        bounds::after_parsing(program.expression())?;
+        let reads = check::names(program.expression(), program.source_info(), profile)?;
+        let expr = rewrite::guarded(program.expression().clone());
+        Ok(Self { inner: Arc::new(Compiled { source: source.to_owned(), expr, reads }) })
+    }
+
+    /// The text that was compiled.
+    pub fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    /// Whether it looks at the request's body.
+    pub fn reads_body(&self) -> bool {
+        self.inner.reads.request_body
+    }
+
+    /// Whether it looks at the answer's body.
+    pub fn reads_response_body(&self) -> bool {
+        self.inner.reads.response_body
+    }
+
+    /// Evaluates to true or false; anything else is an error that names what came instead.
+    pub fn eval_bool(&self, facts: &Facts) -> Result<bool, EvalError> {
+        match self.eval(facts)? {
+            Value::Bool(value) => Ok(value),
+            other => Err(self.error(format!("expected true or false, got {}", kind(&other)))),
+        }
+    }
+
+    /// Evaluates to a text that is not empty.
+    pub fn eval_string(&self, facts: &Facts) -> Result<String, EvalError> {
+        match self.eval(facts)? {
+            Value::String(text) if text.is_empty() => Err(self.error("expected a text, got an empty one".to_owned())),
+            Value::String(text) => Ok(text.as_ref().clone()),
+            other => Err(self.error(format!("expected a text, got {}", kind(&other)))),
+        }
+    }
+
+    /// Evaluates to one key or a list of keys; integers become their decimal text. Null, empty and anything else are errors.
+    pub fn eval_keys(&self, facts: &Facts) -> Result<Vec<String>, EvalError> {
+        match self.eval(facts)? {
+            Value::List(items) if items.is_empty() => Err(self.error("expected a key, got an empty list".to_owned())),
+            Value::List(items) => items.iter().map(|item| self.key(item)).collect(),
+            one => self.key(&one).map(|key| vec![key]),
+        }
+    }
+
+    fn key(&self, value: &Value) -> Result<String, EvalError> {
+        match value {
+            Value::String(text) if text.is_empty() => Err(self.error("expected a key, got an empty text".to_owned())),
+            Value::String(text) => Ok(text.as_ref().clone()),
+            Value::Int(number) => Ok(number.to_string()),
+            other => Err(self.error(format!("expected a text, an integer or a list of them as key, got {}", kind(other)))),
+        }
+    }
+
+    /// Evaluates to an integer, for amounts in millionths.
+    pub fn eval_i64(&self, facts: &Facts) -> Result<i64, EvalError> {
+        match self.eval(facts)? {
+            Value::Int(number) => Ok(number),
+            other => Err(self.error(format!("expected an integer, got {}", kind(&other)))),
+        }
+    }
+
+    fn eval(&self, facts: &Facts) -> Result<Value, EvalError> {
+        let fuel = AtomicU64::new(FUEL);
+        let mut context = Context::with_env(env::shared());
+        facts.bind(&mut context);
+        let burn = move || -> Result<bool, ExecutionError> {
+            let left = fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            left.map(|_| true).map_err(|_| ExecutionError::function_error(rewrite::FUEL_FUNCTION, "fuel exhausted"))
+        };
+        // The name is ours alone (no expression can write it), so it cannot be taken.
+        let declared = context.add_function(rewrite::FUEL_FUNCTION, burn);
+        declared.map_err(|error| self.error(error.to_string()))?;
+        context.resolve(&self.inner.expr).map_err(|error| self.error(explain(&error)))
+    }
+
+    fn error(&self, message: String) -> EvalError {
+        EvalError { expression: one_line(&self.inner.source), message }
+    }
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.inner.source)
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner.source == other.inner.source
+    }
+}
+
+fn first_error(source: &str, errors: &::cel::ParseErrors) -> CompileError {
+    let Some(error) = errors.errors.first() else {
+        return CompileError { line: 1, column: 1, message: "this is no CEL expression".to_owned() };
+    };
+    let (line, column) = (usize::try_from(error.pos.0).unwrap_or(1), usize::try_from(error.pos.1).unwrap_or(1));
+    let lines = source.lines().count().max(1);
+    CompileError {
+        line: line.clamp(1, lines),
+        column: column.max(1),
+        message: format!("this is no CEL expression: {}", one_line(&error.msg)),
+    }
+}
+
+/// What people can do about a failed evaluation.
+fn explain(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(name) => format!("there is no `{name}` here; guard it with has()"),
+        ExecutionError::FunctionError { message, .. } => one_line(message),
+        other => one_line(&other.to_string()),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Int(_) | Value::UInt(_) => "an integer",
+        Value::Float(_) => "a decimal number",
+        Value::String(_) => "a text",
+        Value::List(_) => "a list",
+        Value::Map(_) => "an object",
+        Value::Bytes(_) | Value::Function(..) | Value::Opaque(_) | Value::Struct(_) => "something else",
+    }
+}
+
+fn one_line(text: &str) -> String {
+    const SHOWN: usize = 200;
+    let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
+    if text.chars().nth(SHOWN).is_some() { format!("{flat}…") } else { flat }
+}
