@@ -1,1 +1,23 @@
-//! The manifests that people write, as types.
+//! The kinds that people write, as CustomResourceDefinitions, and the way from a folder of manifests to core's `PolicySet`.
+//!
+//! [`load`] reads a folder strictly and tells every error with file, line, field, rule and what to do; [`lower`] gives one
+//! agent's [`kybernis_core::policy::PolicySet`]; [`check`] reports; [`crds`] generates the CRDs. Nothing here talks to a cluster.
+
+mod check;
+mod decode;
+mod error;
+pub mod kinds;
+mod load;
+mod locate;
+mod lowering;
+mod path;
+mod secret;
+pub mod values;
+mod yaml;
+
+pub use check::{Report, check};
+pub use error::ManifestError;
+pub use kinds::crds;
+pub use load::{AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, SYSTEM_NAMESPACE, Source, load, load_sources, lower};
+pub use secret::SecretValue;
+pub use yaml::{DEPTH_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, NODES_MAX, Position};

@@ -1,1 +1,19 @@
-//! The egress proxy.
+//! The egress proxy: how an agent's bytes come in, how permitted bytes go out, and the decision stack between the two.
+
+pub mod arrival;
+pub mod body;
+pub mod boot_clock;
+pub mod delivery;
+mod head_check;
+pub mod listen;
+pub mod permit;
+pub mod resolve;
+pub mod server;
+pub mod session;
+pub mod target;
+mod tcp_info;
+pub mod tls;
+pub mod upstream;
+
+#[cfg(test)]
+mod edge_tests;

@@ -1,0 +1,386 @@
+//! A folder of manifests, read as a whole: either everything in it holds, or every error of every document is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kybernis_core::policy::{CompiledSet, Kind, Labels, Level, Origin, Policy, PolicyError, PolicySet, RetryPolicy, SecretRef, Tool};
+
+use crate::decode::{Object, decode};
+use crate::error::ManifestError;
+use crate::secret::{SecretValue, Secrets};
+use crate::yaml::{FILE_BYTES_MAX, Node, parse};
+use crate::{locate, lowering, path};
+
+/// The release's namespace: its objects bind the whole cluster.
+pub const SYSTEM_NAMESPACE: &str = "kybernis-system";
+/// The namespace of an object that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// Most files in one folder.
+pub const FILES_MAX: usize = 1000;
+
+/// One file's bytes under the name that errors give it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// For errors.
+    pub file: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// A folder in which everything holds.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    tools: Vec<Tool>,
+    policies: Vec<Policy>,
+    retries: Vec<RetryPolicy>,
+    secrets: Secrets,
+    places: BTreeMap<(Kind, Origin), (String, usize)>,
+    warnings: Vec<ManifestError>,
+}
+
+/// Whose policies are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct AgentScope {
+    /// The agent's namespace.
+    pub namespace: String,
+    /// Its pod's labels; on a laptop those of `--label`.
+    pub labels: Labels,
+}
+
+/// Reads every `*.yaml`, `*.yml` and `*.json` of a folder, not of its subfolders, in the order of their names.
+pub fn load(dir: &Path) -> Result<Loaded, Vec<ManifestError>> {
+    let mut errors = Vec::new();
+    let sources = read_folder(dir, &mut errors);
+    match load_sources(&sources) {
+        Ok(loaded) if errors.is_empty() => Ok(loaded.warn_if_empty(dir)),
+        Ok(_) => Err(errors),
+        Err(more) => {
+            errors.extend(more);
+            errors.sort();
+            Err(errors)
+        }
+    }
+}
+
+/// What an agent's sidecar enforces: the cluster's objects and its own namespace's, less the policies that select others.
+pub fn lower(loaded: &Loaded, agent: &AgentScope) -> PolicySet {
+    let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == agent.namespace;
+    PolicySet {
+        tools: loaded.tools.iter().filter(|tool| here(&tool.origin)).cloned().collect(),
+        policies: loaded.policies.iter().filter(|policy| here(&policy.origin) && policy.selector.selects(&agent.labels)).cloned().collect(),
+        retries: loaded.retries.iter().filter(|retry| here(&retry.origin)).cloned().collect(),
+    }
+    .sorted()
+}
+
+/// Reads files that are already in memory.
+pub fn load_sources(sources: &[Source]) -> Result<Loaded, Vec<ManifestError>> {
+    let mut loader = Loader::default();
+    for source in sources {
+        loader.file(source);
+    }
+    loader.compile();
+    loader.finish()
+}
+
+impl Loaded {
+    /// What somebody should know although everything holds.
+    pub fn warnings(&self) -> &[ManifestError] {
+        &self.warnings
+    }
+
+    /// The value that a probe names.
+    pub fn secret(&self, wanted: &SecretRef) -> Option<&SecretValue> {
+        self.secrets.get(wanted)
+    }
+
+    /// Every namespace that has objects, less the release's own.
+    pub fn namespaces(&self) -> BTreeSet<&str> {
+        let origins = self.places.keys().map(|(_, origin)| origin);
+        origins.filter(|origin| origin.level == Level::Namespace).map(|origin| origin.namespace.as_str()).collect()
+    }
+
+    /// How many objects there are, Secrets not counted.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nothing governs anything.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Warns of every policy that would govern this agent if its labels were others.
+    pub fn unselected(&self, agent: &AgentScope) -> Vec<ManifestError> {
+        let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == agent.namespace;
+        let passed = self.policies.iter().filter(|policy| here(&policy.origin) && !policy.selector.selects(&agent.labels));
+        let warn = |policy: &Policy| {
+            let (file, line) = self.places.get(&(Kind::Policy, policy.origin.clone()))?;
+            let mut warning = ManifestError::new(
+                file,
+                None,
+                "spec.selector",
+                &format!(
+                    "Policy {} does not select this agent. Give the agent its labels (--label), or widen the selector",
+                    policy.origin.name
+                ),
+            );
+            warning.line = Some(*line);
+            Some(warning)
+        };
+        passed.filter_map(warn).collect()
+    }
+
+    fn warn_if_empty(mut self, dir: &Path) -> Self {
+        if self.is_empty() {
+            let problem = "holds no manifest, so every call goes by the defaults. Add a ToolRegistration or a Policy";
+            self.warnings.push(ManifestError::new(&dir.display().to_string(), None, "", problem));
+        }
+        self
+    }
+}
+
+fn read_folder(dir: &Path, errors: &mut Vec<ManifestError>) -> Vec<Source> {
+    let mut complain = |path: &Path, problem: &str| {
+        errors.push(ManifestError::new(&path.display().to_string(), None, "", problem));
+    };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) => {
+            complain(dir, &format!("cannot be read as a folder ({error}). Name a folder of manifests"));
+            return Vec::new();
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
+    paths.sort();
+    if paths.len() > FILES_MAX {
+        complain(dir, &format!("holds {} files; at most {FILES_MAX} are read. Split the folder", paths.len()));
+        return Vec::new();
+    }
+    let mut sources = Vec::with_capacity(paths.len());
+    for path in paths {
+        let mut bytes = Vec::new();
+        // One byte beyond the bound tells a file that is too large from one that just fits.
+        let limit = FILE_BYTES_MAX as u64 + 1;
+        match fs::File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+            Ok(_) => sources.push(Source { file: path.display().to_string(), bytes }),
+            Err(error) => complain(&path, &format!("cannot be read ({error}). Make it readable, or move it away")),
+        }
+    }
+    sources
+}
+
+/// Files by their ending; editors' backups and hidden files are not meant.
+fn is_manifest(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let ending = path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+    ending && !hidden && !path.is_dir()
+}
+
+/// One document that holds so far.
+struct Found {
+    file: usize,
+    node: Node,
+}
+
+#[derive(Default)]
+struct Loader<'s> {
+    files: Vec<(&'s str, &'s str)>,
+    found: BTreeMap<(Kind, Origin), Found>,
+    secret_places: BTreeMap<(String, String), (usize, usize)>,
+    loaded: Loaded,
+    errors: Vec<ManifestError>,
+}
+
+impl<'s> Loader<'s> {
+    fn file(&mut self, source: &'s Source) {
+        let name = source.file.as_str();
+        if source.bytes.len() > FILE_BYTES_MAX {
+            let problem = format!("is larger than {FILE_BYTES_MAX} bytes. Split the file");
+            self.errors.push(ManifestError::new(name, None, "", &problem));
+            return;
+        }
+        let text = match std::str::from_utf8(&source.bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let line = 1 + source.bytes.iter().take(error.valid_up_to()).filter(|b| **b == b'\n').count();
+                let mut error = ManifestError::new(name, None, "", "is not UTF-8 text. Save the file as UTF-8");
+                error.line = Some(line);
+                self.errors.push(error);
+                return;
+            }
+        };
+        match parse(text) {
+            Err(error) => {
+                let placed = ManifestError::new(name, Some(error.at), "", &error.problem);
+                self.errors.push(placed.at_column(error.at));
+            }
+            Ok(documents) => {
+                self.files.push((name, text));
+                let file = self.files.len() - 1;
+                for node in documents {
+                    self.document(file, node);
+                }
+            }
+        }
+    }
+
+    fn document(&mut self, file: usize, node: Node) {
+        let name = self.files.get(file).map_or("", |(name, _)| *name);
+        let Some(object) = decode(name, &node, &mut self.errors) else { return };
+        let mut problems = Vec::new();
+        match object {
+            Object::Tool(found) => {
+                let origin = origin(&found.metadata);
+                let tool = lowering::tool(origin.clone(), &found, &mut problems);
+                self.keep(Kind::Tool, origin, file, node, problems, |loaded| loaded.tools.push(tool));
+            }
+            Object::Policy(found) => {
+                let origin = origin(&found.metadata);
+                let policy = lowering::policy(origin.clone(), &found, &mut problems);
+                self.keep(Kind::Policy, origin, file, node, problems, |loaded| loaded.policies.push(policy));
+            }
+            Object::RetryPolicy(found) => {
+                let origin = origin(&found.metadata);
+                let retry = lowering::retry(origin.clone(), &found, &mut problems);
+                self.keep(Kind::RetryPolicy, origin, file, node, problems, |loaded| loaded.retries.push(retry));
+            }
+            Object::Secret(found) => {
+                let Origin { namespace, name, .. } = origin(&found.metadata);
+                let key = (namespace.clone(), name.clone());
+                if let Some(first) = self.secret_places.get(&key).copied() {
+                    self.duplicate("Secret", &namespace, &name, first, (file, &node));
+                    return;
+                }
+                self.secret_places.insert(key, (file, node.at.line));
+                self.loaded.secrets.add(&namespace, &name, found, &mut problems);
+                self.field_errors(file, &node, problems);
+            }
+        }
+    }
+
+    fn keep(
+        &mut self,
+        kind: Kind,
+        origin: Origin,
+        file: usize,
+        node: Node,
+        problems: Vec<lowering::FieldError>,
+        push: impl FnOnce(&mut Loaded),
+    ) {
+        let key = (kind, origin);
+        if let Some(first) = self.found.get(&key).map(|first| (first.file, first.node.at.line)) {
+            let (_, origin) = &key;
+            self.duplicate(&kind.to_string(), &origin.namespace, &origin.name, first, (file, &node));
+            return;
+        }
+        self.field_errors(file, &node, problems);
+        push(&mut self.loaded);
+        let name = self.files.get(file).map_or("", |(name, _)| *name);
+        self.loaded.places.insert(key.clone(), (name.to_owned(), node.at.line));
+        self.found.insert(key, Found { file, node });
+    }
+
+    fn duplicate(&mut self, kind: &str, namespace: &str, name: &str, first: (usize, usize), again: (usize, &Node)) {
+        let (first_file, line) = first;
+        let place = self.files.get(first_file).map_or("", |(name, _)| *name);
+        let problem = format!("{kind} {namespace}/{name} is given twice, first at {place}:{line}. Rename or remove one of them");
+        self.field_errors(again.0, again.1, vec![("metadata.name".to_owned(), problem)]);
+    }
+
+    fn field_errors(&mut self, file: usize, node: &Node, problems: Vec<lowering::FieldError>) {
+        let name = self.files.get(file).map_or("", |(name, _)| *name);
+        let placed = problems
+            .into_iter()
+            .map(|(field, problem)| ManifestError::new(name, Some(node.place(&path::from_text(&field))), &field, &problem));
+        self.errors.extend(placed);
+    }
+
+    /// Compiles what each namespace's agents would run with, whatever their labels.
+    fn compile(&mut self) {
+        let mut namespaces: BTreeSet<String> = self.loaded.namespaces().into_iter().map(str::to_owned).collect();
+        if namespaces.is_empty() {
+            namespaces.insert(DEFAULT_NAMESPACE.to_owned());
+        }
+        let mut found = BTreeSet::new();
+        for namespace in namespaces {
+            let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == namespace;
+            let set = PolicySet {
+                tools: self.loaded.tools.iter().filter(|tool| here(&tool.origin)).cloned().collect(),
+                policies: self.loaded.policies.iter().filter(|policy| here(&policy.origin)).cloned().collect(),
+                retries: self.loaded.retries.iter().filter(|retry| here(&retry.origin)).cloned().collect(),
+            };
+            if let Err(errors) = CompiledSet::compile(set) {
+                found.extend(errors.iter().map(|error| self.place(error)));
+            }
+        }
+        self.errors.extend(found);
+    }
+
+    fn place(&self, error: &PolicyError) -> ManifestError {
+        let Some(found) = self.found.get(&(error.kind, error.origin.clone())) else {
+            return ManifestError::new("", None, &error.field, &error.problem);
+        };
+        let (name, text) = self.files.get(found.file).copied().unwrap_or_default();
+        let steps = path::from_text(&error.field);
+        let placed = ManifestError::new(name, Some(found.node.place(&steps)), &error.field, &error.problem);
+        let inside = error.at.zip(found.node.find(&steps)).and_then(|((line, column), scalar)| locate::inside(text, scalar, line, column));
+        match inside {
+            Some(at) => placed.at_column(at),
+            None => placed,
+        }
+    }
+
+    fn finish(mut self) -> Result<Loaded, Vec<ManifestError>> {
+        if !self.errors.is_empty() {
+            self.errors.sort();
+            return Err(self.errors);
+        }
+        self.warn_of_missing_secrets();
+        self.warn_of_shared_rule_names();
+        self.loaded.warnings.sort();
+        Ok(self.loaded)
+    }
+
+    fn warn(&mut self, kind: Kind, origin: &Origin, field: &str, problem: &str) {
+        let Some(found) = self.found.get(&(kind, origin.clone())) else { return };
+        let name = self.files.get(found.file).map_or("", |(name, _)| *name);
+        let at = found.node.place(&path::from_text(field));
+        self.loaded.warnings.push(ManifestError::new(name, Some(at), field, problem));
+    }
+
+    fn warn_of_missing_secrets(&mut self) {
+        for tool in self.loaded.tools.clone() {
+            let Some(wanted) = tool.effect.probe.as_ref().and_then(|probe| probe.secret_ref.as_ref()) else { continue };
+            if self.loaded.secrets.get(wanted).is_none() {
+                let problem = format!(
+                    "Secret {}/{} with key {} is not in this folder, so on a laptop the probe would ask without it. Add the Secret, or remove the reference",
+                    wanted.namespace, wanted.name, wanted.key,
+                );
+                self.warn(Kind::Tool, &tool.origin, "spec.effect.probe.secretRef", &problem);
+            }
+        }
+    }
+
+    /// Callers see `namespace/rule`, which two policies should not share.
+    fn warn_of_shared_rule_names(&mut self) {
+        let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+        for policy in self.loaded.policies.clone() {
+            for (at, rule) in policy.rules.iter().enumerate() {
+                let id = (policy.origin.namespace.clone(), rule.name.clone());
+                if let Some(other) = seen.insert(id, policy.origin.name.clone()) {
+                    let problem =
+                        format!("Policy {other} has a rule {:?} too, and callers are told only that name. Rename one of them", rule.name);
+                    self.warn(Kind::Policy, &policy.origin, &format!("spec.rules[{at}].name"), &problem);
+                }
+            }
+        }
+    }
+}
+
+fn origin(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Origin {
+    let namespace = metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    Origin { level: lowering::level(&namespace), namespace, name: metadata.name.clone().unwrap_or_default() }
+}

@@ -1,0 +1,338 @@
+//! What every test here stands on: a sidecar with a pass-through handler, and servers whose every byte is scripted.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt as _};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::arrival::{Arrival, Handler, Origin, TlsTreatment};
+use crate::body::{self, RequestBody, ResponseBody, SendBody};
+use crate::boot_clock::{BootClock, BootInstant};
+use crate::delivery::Delivery;
+use crate::listen::{Listeners, Port, Settings, Tunnel};
+use crate::permit::{Allowed, EffectTerms, Granted, Permit};
+use crate::resolve::{Resolve, ResolveError, Resolved};
+use crate::target::{Authority, Scheme, Target};
+use crate::tls::authority::Authority as Ca;
+use crate::tls::client::{ClientTls, Roots};
+use crate::tls::leaf::Leaves;
+use crate::upstream::{NotSent, SendFailure, Upstream};
+
+/// Names known to these tests alone.
+#[derive(Debug, Default)]
+pub(super) struct Names(pub(super) HashMap<&'static str, IpAddr>);
+
+impl Resolve for Names {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
+        async move {
+            match self.0.get(name) {
+                Some(ip) => Ok(Resolved {
+                    canonical: name.into(),
+                    addresses: vec![*ip],
+                }),
+                None => Err(ResolveError::NotFound { name: name.into() }),
+            }
+        }
+        .boxed()
+    }
+}
+
+pub(super) fn names() -> Arc<Names> {
+    let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9));
+    Arc::new(Names(HashMap::from([
+        ("localhost", here),
+        ("pay.test", here),
+        ("other.test", elsewhere),
+    ])))
+}
+
+/// Lets everything pass: reads and, where the method is not safe, effects on generous terms.
+#[derive(Debug)]
+pub(super) struct PassThrough {
+    pub(super) upstream: Upstream,
+    pub(super) clock: BootClock,
+    pub(super) treatment: TlsTreatment,
+    pub(super) deliveries: Mutex<Vec<Delivery>>,
+    pub(super) failures: Mutex<Vec<String>>,
+}
+
+pub(super) fn generous(clock: &BootClock) -> (watch::Sender<BootInstant>, EffectTerms) {
+    let now = clock.now();
+    let (renew, lease_end) = watch::channel(now.after(Duration::from_secs(30)));
+    let terms = EffectTerms {
+        send_by: now.after(Duration::from_secs(10)),
+        lease_end,
+        idempotent: false,
+        fresh_connection: false,
+    };
+    (renew, terms)
+}
+
+impl Handler for PassThrough {
+    async fn handle(
+        self: Arc<Self>,
+        arrival: Arrival,
+        request: Request<RequestBody>,
+    ) -> Response<ResponseBody> {
+        self.deliveries.lock().unwrap().push(arrival.delivery);
+        let permit = if arrival.upgrade.is_some() {
+            Permit::session(Allowed::by_policy())
+        } else if request.method().is_safe() {
+            Permit::read(Allowed::by_policy())
+        } else {
+            Permit::effect(Granted::by_ledger(), generous(&self.clock).1)
+        };
+        let sent = self
+            .upstream
+            .send(permit, request.map(SendBody::from), &arrival.target)
+            .await;
+        match sent {
+            Ok(answer) => {
+                if let (Some(agent), Some(far)) = (arrival.upgrade, answer.upgrade) {
+                    tokio::spawn(crate::session::join(agent, far));
+                }
+                Response::from_parts(answer.head, answer.body.boxed_unsync())
+            }
+            Err(failure) => {
+                self.failures.lock().unwrap().push(failure.to_string());
+                let mut response = Response::new(body::full(failure.to_string()));
+                *response.status_mut() = match failure {
+                    SendFailure::NotSent(_) => StatusCode::BAD_GATEWAY,
+                    SendFailure::Doubt(_) => StatusCode::LOCKED,
+                };
+                response
+            }
+        }
+    }
+
+    async fn tunnel(self: Arc<Self>, tunnel: Tunnel) {
+        let permit = Permit::session(Allowed::by_policy());
+        let _ = tunnel.run(permit, &self.upstream).await;
+    }
+
+    fn tls_treatment(&self, _: &Origin, _: &Authority) -> TlsTreatment {
+        self.treatment
+    }
+}
+
+/// A running sidecar edge.
+pub(super) struct Rig {
+    pub(super) proxy: SocketAddr,
+    pub(super) redirect: SocketAddr,
+    pub(super) original: Arc<Mutex<SocketAddr>>,
+    pub(super) handler: Arc<PassThrough>,
+    pub(super) listeners: Arc<Listeners<PassThrough>>,
+    pub(super) folder: Folder,
+}
+
+/// A folder that goes when the test does.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!(
+            "kybernis-edge-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Rig {
+    pub(super) async fn start() -> Self {
+        Self::with(TlsTreatment::Intercept).await
+    }
+
+    pub(super) async fn with(treatment: TlsTreatment) -> Self {
+        let folder = Folder::new();
+        let leaves = Leaves::new(Ca::load_or_create(&folder.0).unwrap()).unwrap();
+        let clock = BootClock::kernel();
+        let bind = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (proxy_socket, redirect_socket) = (bind(), bind());
+        let proxy = proxy_socket.local_addr().unwrap();
+        let redirect = redirect_socket.local_addr().unwrap();
+        let own = vec![proxy, redirect];
+        let upstream = Upstream::new(names(), far_tls(), clock.clone(), own.clone());
+        let handler = Arc::new(PassThrough {
+            upstream,
+            clock,
+            treatment,
+            deliveries: Mutex::default(),
+            failures: Mutex::default(),
+        });
+        let original = Arc::new(Mutex::new(proxy));
+        let meant = Arc::clone(&original);
+        let settings = Settings {
+            leaves: Arc::new(leaves),
+            resolver: names(),
+            original_destination: Arc::new(move |_| Ok(*meant.lock().unwrap())),
+            own,
+        };
+        let listeners = Listeners::new(Arc::clone(&handler), settings);
+        tokio::spawn(Arc::clone(&listeners).serve(proxy_socket, Port::Proxy));
+        tokio::spawn(Arc::clone(&listeners).serve(redirect_socket, Port::Redirect));
+        Self {
+            proxy,
+            redirect,
+            original,
+            handler,
+            listeners,
+            folder,
+        }
+    }
+
+    pub(super) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.proxy).await.unwrap()
+    }
+
+    /// Redirected, on its way to `original`.
+    pub(super) async fn redirected(&self, original: SocketAddr) -> TcpStream {
+        *self.original.lock().unwrap() = original;
+        TcpStream::connect(self.redirect).await.unwrap()
+    }
+
+    pub(super) fn ca_file(&self) -> PathBuf {
+        self.folder.0.join("ca.crt")
+    }
+}
+
+/// A certification authority of the far side, one for all tests.
+pub(super) fn far_ca() -> &'static (rcgen::Certificate, rcgen::Issuer<'static, KeyPair>) {
+    use std::sync::OnceLock;
+    static CA: OnceLock<(rcgen::Certificate, rcgen::Issuer<'static, KeyPair>)> = OnceLock::new();
+    CA.get_or_init(|| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        (certificate, rcgen::Issuer::new(params, key))
+    })
+}
+
+pub(super) fn far_tls() -> ClientTls {
+    let mut roots = Roots::none();
+    roots.add_der(far_ca().0.der().clone()).unwrap();
+    ClientTls::new(roots)
+}
+
+/// TLS for a far side called localhost and pay.test, speaking `alpn`.
+pub(super) fn far_server(alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    let key = KeyPair::generate().unwrap();
+    let names = ["localhost".to_owned(), "pay.test".to_owned()];
+    let leaf = CertificateParams::new(names)
+        .unwrap()
+        .signed_by(&key, &far_ca().1)
+        .unwrap();
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], der)
+        .unwrap();
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A far side that runs `serve` for each connection, in order of arrival.
+pub(super) async fn far_side<F, Fut>(serve: F) -> SocketAddr
+where
+    F: Fn(usize, TcpStream) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve(number, stream));
+            number += 1;
+        }
+    });
+    address
+}
+
+/// Reads one HTTP/1 head, and as many body bytes as its Content-Length says.
+pub(super) async fn read_request<S>(stream: &mut S) -> io::Result<String>
+where
+    S: tokio::io::AsyncRead + Unpin,
+{
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        bytes.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&bytes).into_owned();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |digits| digits.trim().parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(head + &String::from_utf8_lossy(&body))
+}
+
+/// A far side that answers every request with `answer` and remembers what it got.
+pub(super) async fn answering(answer: &'static str) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&got);
+    let address = far_side(move |_, mut stream| {
+        let log = Arc::clone(&log);
+        async move {
+            while let Ok(request) = read_request(&mut stream).await {
+                log.lock().unwrap().push(request);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    (address, got)
+}
+
+pub(super) fn target(address: SocketAddr, scheme: Scheme) -> Target {
+    let authority = Authority::parse(&format!("localhost:{}", address.port()), None).unwrap();
+    Target::new(scheme, authority)
+}
+
+/// Sends raw bytes and reads until `until` is in the answer, or the end.
+pub(super) async fn exchange(stream: &mut TcpStream, bytes: &str, until: &str) -> String {
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut answer).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if (!until.is_empty() && text.contains(until)) || matches!(read, Ok(0) | Err(_)) {
+            return text;
+        }
+    }
+}
+
+pub(super) fn proof(failure: &SendFailure) -> &NotSent {
+    match failure {
+        SendFailure::NotSent(proof) => proof,
+        SendFailure::Doubt(doubt) => panic!("in doubt: {doubt}"),
+    }
+}

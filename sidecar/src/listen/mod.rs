@@ -1,0 +1,226 @@
+//! The way in: the forward proxy's port and the port that redirected connections reach. Each connection's first bytes
+//! say what it speaks; CONNECT, SNI, `Host` and original address must name one destination.
+
+mod agreement;
+mod intercept;
+mod sniff;
+mod stream;
+mod tunnel;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use self::agreement::{Disagreement, Place};
+use self::sniff::Speech;
+pub(crate) use self::stream::AgentStream;
+pub use self::tunnel::Tunnel;
+use crate::arrival::{Capture, ConnectionId, Handler, Origin};
+use crate::delivery::AgentIo;
+use crate::resolve::Resolve;
+use crate::server::{self, Served};
+use crate::target::{Authority, Scheme};
+use crate::tls::leaf::Leaves;
+
+/// Agent connections at a time. Each costs some tens of KiB; beyond this the kernel's backlog holds them.
+const CONNECTIONS: usize = 4096;
+/// After an accept failed for want of descriptors: let some be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Reads where a redirected connection was meant to go.
+pub type OriginalDestination = Arc<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send + Sync>;
+
+/// Which of the two ports a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Absolute-form requests and CONNECT.
+    Proxy,
+    /// Connections that the kernel redirected here.
+    Redirect,
+}
+
+/// What the listeners need to know.
+pub struct Settings {
+    /// Certificates for intercepted names.
+    pub leaves: Arc<Leaves>,
+    /// For comparing names with addresses.
+    pub resolver: Arc<dyn Resolve>,
+    /// For the redirected port.
+    pub original_destination: OriginalDestination,
+    /// Our own listeners: a connection meant for one of them is refused.
+    pub own: Vec<SocketAddr>,
+}
+
+/// Accepts connections and serves them.
+pub struct Listeners<H> {
+    pub(crate) handler: Arc<H>,
+    pub(crate) settings: Settings,
+    connections: Arc<Semaphore>,
+    next_id: AtomicU64,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closing: CancellationToken,
+}
+
+impl<H> fmt::Debug for Listeners<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listeners")
+            .field("own", &self.settings.own)
+            .field("connections", &self.tasks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> Listeners<H> {
+    /// Serves with `handler`.
+    pub fn new(handler: Arc<H>, settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            handler,
+            settings,
+            connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            next_id: AtomicU64::new(1),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    /// Accepts on `listener` until [`Listeners::close`]. The socket may be one that a supervisor keeps.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    pub async fn serve(self: Arc<Self>, listener: std::net::TcpListener, port: Port) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else {
+                return Ok(());
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.closing.cancelled() => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let this = Arc::clone(&self);
+                    self.tasks.spawn(async move {
+                        this.accepted(stream, peer, port).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Stops accepting, lets every connection finish the exchanges it is in, and returns when all are done.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn accepted(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, port: Port) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "connection lost on arrival");
+            return;
+        }
+        let (place, original) = match port {
+            Port::Proxy => (Place::Proxy, None),
+            Port::Redirect => match (self.settings.original_destination)(&stream) {
+                Ok(address) if !self.is_own(address) => {
+                    (Place::Redirect(address), Some(address))
+                }
+                Ok(address) => {
+                    tracing::warn!(%address, "a connection meant for our own listener was refused");
+                    return reset(&stream);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a redirected connection has no original destination");
+                    return reset(&stream);
+                }
+            },
+        };
+        let origin = Origin {
+            connection: ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+            capture: match port {
+                Port::Proxy => Capture::Cooperative,
+                Port::Redirect => Capture::Redirect,
+            },
+            peer,
+            original_destination: original,
+            connect: None,
+            sni: None,
+        };
+        let stream = AgentStream::tcp(AgentIo::new(stream), BytesMut::new());
+        self.stream(stream, place, origin).await;
+    }
+
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.settings.own.iter().any(|own| {
+            own.port() == address.port()
+                && (own.ip().to_canonical() == ip
+                    || (own.ip().is_unspecified() && ip.is_loopback()))
+        })
+    }
+
+    /// Serves a byte stream by what its first bytes say. Boxed, for a CONNECT leads back here.
+    pub(crate) fn stream(
+        self: Arc<Self>,
+        mut stream: AgentStream,
+        place: Place,
+        origin: Origin,
+    ) -> BoxFuture<'static, ()> {
+        async move {
+            let speech = match sniff::sniff(&mut stream, &place).await {
+                Ok(speech) => speech,
+                Err(error) => {
+                    tracing::debug!(%error, "connection ended before it said anything");
+                    return;
+                }
+            };
+            match speech {
+                Speech::Nothing => {}
+                Speech::Http1 => server::http1(Served::plain(self, place, origin), stream).await,
+                Speech::Http2 => server::http2(Served::plain(self, place, origin), stream).await,
+                Speech::Tls => self.tls(stream, place, origin).await,
+                Speech::Opaque => self.opaque(stream, place, origin, Scheme::Http).await,
+            }
+        }
+        .boxed()
+    }
+
+    /// Leaves a stream that is not read to the stack's decision.
+    async fn opaque(
+        self: Arc<Self>,
+        stream: AgentStream,
+        place: Place,
+        origin: Origin,
+        scheme: Scheme,
+    ) {
+        let authority = match &place {
+            Place::Proxy => return,
+            Place::Connect(authority) => authority.clone(),
+            Place::Redirect(address) => Authority::from(*address),
+        };
+        let target = place.target(scheme, authority);
+        let tunnel = Tunnel::new(stream, origin, target);
+        Arc::clone(&self.handler).tunnel(tunnel).await;
+    }
+}
+
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}

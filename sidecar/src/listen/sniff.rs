@@ -1,0 +1,146 @@
+//! What a connection speaks, by its first bytes, none of which are consumed.
+
+use std::io;
+use std::time::Duration;
+
+use super::{AgentStream, Place};
+
+/// The HTTP/2 connection preface (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// A request line is recognised within this many bytes, or not at all.
+const LOOK_AHEAD: usize = 8 * 1024;
+/// Some protocols let the server speak first; HTTP and TLS clients never wait for it.
+const SILENCE: Duration = Duration::from_secs(3);
+/// On the proxy's port nobody waits for us to speak: an unused connection is closed after this.
+const IDLE: Duration = Duration::from_secs(120);
+/// A TLS record of type handshake, its version's major byte.
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speech {
+    Http1,
+    Http2,
+    Tls,
+    /// Something else, or silence.
+    Opaque,
+    /// Closed without a word.
+    Nothing,
+}
+
+/// Reads ahead until the protocol is known.
+pub(super) async fn sniff(stream: &mut AgentStream, place: &Place) -> io::Result<Speech> {
+    let patience = match place {
+        Place::Proxy => IDLE,
+        Place::Connect(_) | Place::Redirect(_) => SILENCE,
+    };
+    loop {
+        if let Some(speech) = judge(stream.ahead(), place) {
+            return Ok(speech);
+        }
+        match tokio::time::timeout(patience, stream.read_ahead(LOOK_AHEAD)).await {
+            Ok(Ok(0)) => return Ok(undecided(stream.ahead(), place, Speech::Nothing)),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                let silent = match place {
+                    Place::Proxy => Speech::Nothing,
+                    Place::Connect(_) | Place::Redirect(_) => Speech::Opaque,
+                };
+                return Ok(undecided(stream.ahead(), place, silent));
+            }
+        }
+    }
+}
+
+/// No more bytes come for now: `otherwise` if there are none at all.
+fn undecided(bytes: &[u8], place: &Place, otherwise: Speech) -> Speech {
+    match (bytes, place) {
+        ([], _) => otherwise,
+        // The head check answers what is not HTTP, and waits for what may be.
+        (_, Place::Proxy) => Speech::Http1,
+        (_, _) if may_be_request_line(bytes) => Speech::Http1,
+        (_, _) => Speech::Opaque,
+    }
+}
+
+fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let shared = bytes.len().min(PREFACE.len());
+    if bytes[..shared] == PREFACE[..shared] {
+        return (shared == PREFACE.len()).then_some(Speech::Http2);
+    }
+    if matches!(place, Place::Proxy) {
+        return Some(Speech::Http1);
+    }
+    let shared = bytes.len().min(TLS_HANDSHAKE.len());
+    if bytes[..shared] == TLS_HANDSHAKE[..shared] {
+        return (shared == TLS_HANDSHAKE.len()).then_some(Speech::Tls);
+    }
+    match memchr::memchr(b'\n', bytes) {
+        Some(end) if is_request_line(&bytes[..end]) => Some(Speech::Http1),
+        Some(_) => Some(Speech::Opaque),
+        None if !may_be_request_line(bytes) => Some(Speech::Opaque),
+        None if bytes.len() >= LOOK_AHEAD => Some(Speech::Http1),
+        None => None,
+    }
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    may_be_request_line(line)
+        && (line.windows(6).any(|w| w == b" HTTP/") || method_of(line).is_some_and(is_common))
+}
+
+/// A method, or the beginning of one, in upper case as all registered ones are.
+fn may_be_request_line(bytes: &[u8]) -> bool {
+    let method = method_of(bytes).unwrap_or(bytes);
+    (1..=20).contains(&method.len())
+        && method
+            .iter()
+            .all(|b| b.is_ascii_uppercase() || *b == b'-' || *b == b'_')
+}
+
+fn method_of(bytes: &[u8]) -> Option<&[u8]> {
+    memchr::memchr(b' ', bytes).map(|space| &bytes[..space])
+}
+
+/// Their misspelt request lines are answered as HTTP rather than tunnelled.
+fn is_common(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"CONNECT" | b"TRACE"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Authority;
+
+    #[test]
+    fn first_bytes_say_what_a_connection_speaks() {
+        let inside = Place::Redirect(([10, 0, 0, 1], 80).into());
+        for (bytes, expect) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Some(Speech::Http1)),
+            (b"PROPFIND /x HTTP/1.1\r\n", Some(Speech::Http1)),
+            (b"GET /", None),
+            (b"GET nonsense\n", Some(Speech::Http1)),
+            (b"P", None),
+            (b"PRI * HTTP/2.0\r\n", None),
+            (PREFACE, Some(Speech::Http2)),
+            (b"\x16", None),
+            (b"\x16\x03\x01", Some(Speech::Tls)),
+            (b"EHLO example.com\r\n", Some(Speech::Opaque)),
+            (b"SSH-2.0-OpenSSH\r\n", Some(Speech::Opaque)),
+            (b"\x00\x00\x00\x08", Some(Speech::Opaque)),
+            (b"*1\r\n$4\r\nPING\r\n", Some(Speech::Opaque)),
+        ] {
+            assert_eq!(judge(bytes, &inside), expect, "{bytes:?}");
+        }
+        assert_eq!(judge(b"\x16\x03", &Place::Proxy), Some(Speech::Http1));
+        let connect = Authority::parse("a:1", None).map(Place::Connect);
+        assert!(connect.is_ok_and(|place| judge(b"\0", &place) == Some(Speech::Opaque)));
+    }
+}
