@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, Validator};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{CustomResourceExt, Resource};
 use serde::Deserialize;
@@ -144,10 +145,9 @@ impl Document<'_> {
         let (mut ignored, mut track) = (Vec::new(), serde_path_to_error::Track::new());
         let source = serde_path_to_error::Deserializer::new(value.clone(), &mut track);
         let decoded = serde_ignored::deserialize::<_, _, T>(source, |found| ignored.push(path::from_ignored(&found)));
-        for unknown in ignored.iter().filter(|unknown| !later.contains(unknown)) {
-            let parent = unknown.split_last().map(|(_, parent)| path::to_text(parent)).unwrap_or_default();
-            let within = if parent.is_empty() { kind.to_owned() } else { format!("{parent} of a {kind}") };
-            self.error(unknown, &format!("is no field of {within}. Correct its name or remove it"));
+        let known = [vec![member("apiVersion")], vec![member("kind")], vec![member("status")]];
+        for unknown in ignored.iter().filter(|unknown| !later.contains(unknown) && !known.contains(unknown)) {
+            self.error(unknown, &format!("{kind} has no such field. Correct its name or remove it"));
         }
         match decoded {
             Ok(decoded) => {
@@ -169,9 +169,9 @@ impl Document<'_> {
 
     fn schema_errors(&mut self, schema: &Validator, value: &Value) {
         let found: Vec<_> =
-            schema.iter_errors(value).map(|error| (path::from_pointer(error.instance_path().as_str()), error.to_string())).collect();
+            schema.iter_errors(value).map(|error| (path::from_pointer(error.instance_path().as_str()), schema_problem(&error))).collect();
         for (at, problem) in found {
-            self.error(&at, &format!("{problem}. Correct the value"));
+            self.error(&at, &problem);
         }
     }
 
@@ -244,6 +244,34 @@ fn matching(node: &Node, pattern: &str) -> Vec<Vec<Step>> {
     paths
 }
 
+/// Words what the schema found; the kinds that our schemas use have words of their own.
+fn schema_problem(error: &ValidationError<'_>) -> String {
+    let whole = |limit: &Value| limit.as_f64().map_or_else(|| limit.to_string(), |limit| format!("{limit}"));
+    match error.kind() {
+        ValidationErrorKind::Minimum { limit } => format!("is {}, less than {}. Raise it", error.instance(), whole(limit)),
+        ValidationErrorKind::Maximum { limit } => format!("is {}, more than {}. Lower it", error.instance(), whole(limit)),
+        ValidationErrorKind::MinItems { limit } => format!("has fewer entries than {limit}. Add one"),
+        ValidationErrorKind::MaxItems { limit } => format!("has more entries than {limit}. Split it"),
+        ValidationErrorKind::MinLength { limit } => format!("has fewer characters than {limit}. Fill it in"),
+        ValidationErrorKind::MaxLength { limit } => format!("has more characters than {limit}. Shorten it"),
+        ValidationErrorKind::Pattern { pattern } => format!("is {}, which does not match {pattern}. Correct it", error.instance()),
+        _ => format!("{}. Correct it", error.masked()),
+    }
+}
+
+/// Words for serde's names of what it expected.
+fn wanted_words(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    }
+}
+
 /// Rewords serde's type errors; a missing field's own name is added to the path.
 fn type_problem(text: &str, at: &mut Vec<Step>) -> String {
     let quoted = |text: &str| text.split('`').nth(1).map(str::to_owned);
@@ -261,10 +289,10 @@ fn type_problem(text: &str, at: &mut Vec<Step>) -> String {
         }
     }
     if let Some((found, wanted)) = text.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected ")) {
-        return format!("is {found} where {wanted} belongs. Correct the value");
+        return format!("is {found} where {} belongs. Correct it", wanted_words(wanted));
     }
     if let Some((found, wanted)) = text.strip_prefix("invalid value: ").and_then(|rest| rest.split_once(", expected ")) {
-        return format!("is {found} where {wanted} belongs. Correct the value");
+        return format!("is {found} where {} belongs. Correct it", wanted_words(wanted));
     }
     text.to_owned()
 }

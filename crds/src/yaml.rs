@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::{Map, Number, Value};
 
 /// Largest file. The API server takes objects up to 1.5 MiB; nobody writes such a one by hand.
@@ -265,7 +265,11 @@ fn error(span: Span, problem: String) -> YamlError {
 fn scan_error(problem: &ScanError) -> YamlError {
     let marker = problem.marker();
     let at = Position { line: marker.line().max(1), column: marker.col() + 1 };
-    YamlError { at, problem: format!("is not YAML: {}. Correct the syntax", problem.info()) }
+    let problem = match problem.kind() {
+        ErrorKind::RecursionLimitExceeded => format!("is nested deeper than {DEPTH_MAX} levels. Flatten it"),
+        _ => format!("is not YAML: {}. Correct the syntax", problem.info()),
+    };
+    YamlError { at, problem }
 }
 
 /// The value of an untagged scalar, by the core schema of YAML 1.2 (10.3.2).

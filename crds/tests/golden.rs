@@ -34,7 +34,10 @@ fn every_rule_says_exactly_this() {
     for path in inputs {
         let golden = path.with_extension("txt");
         let found = report(&path);
-        assert_ne!(found, "\n", "{} breaks no rule", path.display());
+        if found == "\n" {
+            wrong.push(format!("{} breaks no rule", path.display()));
+            continue;
+        }
         if std::env::var_os("KYB_BLESS").is_some() {
             fs::write(&golden, &found).expect("a writable folder");
         }

@@ -48,13 +48,8 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0)
-            .poll_frame(cx)
-            .map_err(BodyError::Agent)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::Agent)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -71,16 +66,12 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, BodyError>;
 
 /// A response body that holds exactly `bytes`.
 pub fn full(bytes: impl Into<Bytes>) -> ResponseBody {
-    http_body_util::Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    http_body_util::Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A response body with nothing in it.
 pub fn empty() -> ResponseBody {
-    http_body_util::Empty::new()
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The body of a request that goes upstream. Its exact length, where known, becomes the `Content-Length`.
@@ -92,10 +83,7 @@ enum Source {
     Empty,
     Whole(Option<Bytes>),
     Agent(RequestBody),
-    Prefixed {
-        prefix: VecDeque<Bytes>,
-        rest: RequestBody,
-    },
+    Prefixed { prefix: VecDeque<Bytes>, rest: RequestBody },
     Boxed(UnsyncBoxBody<Bytes, BodyError>),
 }
 
@@ -108,11 +96,7 @@ impl SendBody {
     /// Exactly `bytes`, no trailers. Can be sent again, see [`SendBody::copy`].
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() {
-            Self::empty()
-        } else {
-            Self(Source::Whole(Some(bytes)))
-        }
+        if bytes.is_empty() { Self::empty() } else { Self(Source::Whole(Some(bytes))) }
     }
 
     /// First what was buffered for policy, then the rest as it comes.
@@ -133,21 +117,14 @@ impl SendBody {
         match &self.0 {
             Source::Empty => Some(Self::empty()),
             Source::Whole(Some(bytes)) => Some(Self(Source::Whole(Some(bytes.clone())))),
-            Source::Whole(None)
-            | Source::Agent(_)
-            | Source::Prefixed { .. }
-            | Source::Boxed(_) => None,
+            Source::Whole(None) | Source::Agent(_) | Source::Prefixed { .. } | Source::Boxed(_) => None,
         }
     }
 }
 
 impl From<RequestBody> for SendBody {
     fn from(body: RequestBody) -> Self {
-        if body.is_end_stream() {
-            Self::empty()
-        } else {
-            Self(Source::Agent(body))
-        }
+        if body.is_end_stream() { Self::empty() } else { Self(Source::Agent(body)) }
     }
 }
 
@@ -155,10 +132,7 @@ impl Body for SendBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
             Source::Empty => Poll::Ready(None),
             Source::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),

@@ -72,10 +72,7 @@ impl Delivery {
     /// The body's last byte, or END_STREAM, has been handed to the HTTP layer.
     fn end_handed_over(&self, line: &Line) {
         let above = line.above.load(Ordering::Acquire);
-        let fresh =
-            self.state
-                .ended_above
-                .compare_exchange(NEVER, above, Ordering::AcqRel, Ordering::Relaxed);
+        let fresh = self.state.ended_above.compare_exchange(NEVER, above, Ordering::AcqRel, Ordering::Relaxed);
         if fresh.is_ok() {
             line.ended().push(Arc::clone(&self.state));
             line.some_ended.store(true, Ordering::Release);
@@ -156,16 +153,10 @@ impl Line {
 
     /// A request has arrived. On HTTP/1 it confirms its predecessor's answer, unless it was pipelined.
     pub(crate) fn arrival(&self, http1: bool) -> Delivery {
-        let state = Arc::new(State {
-            ended_above: AtomicU64::new(NEVER),
-            written_below: AtomicU64::new(NEVER),
-            confirmed: AtomicBool::new(false),
-        });
+        let state =
+            Arc::new(State { ended_above: AtomicU64::new(NEVER), written_below: AtomicU64::new(NEVER), confirmed: AtomicBool::new(false) });
         if http1 {
-            let mut previous = self
-                .previous
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
             let at_read = self.facts.below_at_read.load(Ordering::Acquire);
             if let Some(previous) = previous.replace(Arc::clone(&state))
                 && previous.written_below.load(Ordering::Acquire) <= at_read
@@ -173,10 +164,7 @@ impl Line {
                 previous.confirmed.store(true, Ordering::Release);
             }
         }
-        Delivery {
-            state,
-            facts: Arc::clone(&self.facts),
-        }
+        Delivery { state, facts: Arc::clone(&self.facts) }
     }
 
     fn flushed(&self) {
@@ -208,11 +196,7 @@ pub(crate) struct EndMark {
 
 impl EndMark {
     pub(crate) const fn new(delivery: Delivery, line: Arc<Line>, length: Option<u64>) -> Self {
-        Self {
-            delivery,
-            line,
-            left: length,
-        }
+        Self { delivery, line, left: length }
     }
 
     /// `len` bytes of body are being handed over; `last` if the body says that no more follow.
@@ -251,11 +235,7 @@ impl AgentIo {
             fin_below: AtomicU64::new(NEVER),
             broken: AtomicBool::new(false),
         });
-        Self {
-            socket,
-            facts,
-            eof: false,
-        }
+        Self { socket, facts, eof: false }
     }
 
     pub(crate) const fn facts(&self) -> &Arc<Facts> {
@@ -266,11 +246,7 @@ impl AgentIo {
         &self.socket
     }
 
-    fn poll_write_with(
-        &self,
-        cx: &mut Context<'_>,
-        write: impl Fn() -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_with(&self, cx: &mut Context<'_>, write: impl Fn() -> io::Result<usize>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_write_ready(cx))?;
             match write() {
@@ -289,11 +265,7 @@ impl AgentIo {
 }
 
 impl AsyncRead for AgentIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let room = buf.initialize_unfilled();
@@ -322,19 +294,11 @@ impl AsyncRead for AgentIo {
 }
 
 impl AsyncWrite for AgentIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_with(cx, || self.socket.try_write(buf))
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.poll_write_with(cx, || self.socket.try_write_vectored(bufs))
     }
 
@@ -409,30 +373,18 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.count(polled)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.count(polled)
     }

@@ -203,11 +203,7 @@ impl<S> HeadCheck<S> {
 
     fn step_trailers(&mut self, seen: usize) -> Result<(), Refusal> {
         let fresh = &self.held[self.sound..];
-        let end = if fresh.starts_with(b"\r\n") {
-            Some(2)
-        } else {
-            rules::head_end(fresh, seen)
-        };
+        let end = if fresh.starts_with(b"\r\n") { Some(2) } else { rules::head_end(fresh, seen) };
         let Some(end) = end else {
             let seen = fresh.len();
             self.expect = Expect::Trailers { seen };
@@ -226,9 +222,7 @@ impl<S> HeadCheck<S> {
         if !begun {
             return Poll::Pending;
         }
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + HEAD_WITHIN)));
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + HEAD_WITHIN)));
         deadline.as_mut().poll(cx)
     }
 
@@ -239,11 +233,7 @@ impl<S> HeadCheck<S> {
             if first.starts_with(b"HTTP/1.1 100 ") {
                 return;
             }
-            self.expect = if first.starts_with(b"HTTP/1.1 101 ") {
-                Expect::Anything
-            } else {
-                Expect::Head { seen: 0 }
-            };
+            self.expect = if first.starts_with(b"HTTP/1.1 101 ") { Expect::Anything } else { Expect::Head { seen: 0 } };
             self.judge();
             if let Some(reader) = self.reader.take() {
                 reader.wake();
@@ -254,12 +244,7 @@ impl<S> HeadCheck<S> {
 
 impl<S: AsyncRead + Unpin> HeadCheck<S> {
     /// Reads what the body still lacks straight into the caller's buffer.
-    fn poll_read_body(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-        left: u64,
-    ) -> Poll<io::Result<u64>> {
+    fn poll_read_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, left: u64) -> Poll<io::Result<u64>> {
         let room = usize::try_from(left).map_or(buf.remaining(), |left| left.min(buf.remaining()));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
@@ -285,11 +270,7 @@ impl<S: AsyncRead + Unpin> HeadCheck<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for HeadCheck<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
             if this.sound > 0 {
@@ -322,11 +303,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadCheck<S> {
                     this.reader = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                Expect::Head { .. }
-                | Expect::ChunkSize
-                | Expect::ChunkEnd
-                | Expect::Trailers { .. }
-                | Expect::UpgradeAnswer => {
+                Expect::Head { .. } | Expect::ChunkSize | Expect::ChunkEnd | Expect::Trailers { .. } | Expect::UpgradeAnswer => {
                     if this.eof {
                         return Poll::Ready(Ok(()));
                     }
@@ -347,21 +324,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadCheck<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for HeadCheck<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
         self.note_answer(&buf[..written]);
         Poll::Ready(Ok(written))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, bufs))?;
         if let Some(first) = bufs.iter().find(|buf| !buf.is_empty()) {
             self.note_answer(&first[..written.min(first.len())]);

@@ -98,12 +98,7 @@ mod tests {
     #[test]
     fn a_renewal_moves_the_last_byte_and_the_margin_stays() {
         let (renew, lease_end) = watch::channel(BootInstant::from_nanos(30_000_000_000));
-        let terms = EffectTerms {
-            send_by: BootInstant::from_nanos(10_000_000_000),
-            lease_end,
-            idempotent: false,
-            fresh_connection: false,
-        };
+        let terms = EffectTerms { send_by: BootInstant::from_nanos(10_000_000_000), lease_end, idempotent: false, fresh_connection: false };
         assert_eq!(terms.last_byte_by(), BootInstant::from_nanos(28_000_000_000));
         renew.send_replace(BootInstant::from_nanos(40_000_000_000));
         assert_eq!(terms.last_byte_by(), BootInstant::from_nanos(38_000_000_000));

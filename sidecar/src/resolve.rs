@@ -54,19 +54,15 @@ impl SystemResolver {
     /// # Errors
     /// When the resolver configuration cannot be read.
     pub fn new() -> io::Result<Self> {
-        let hickory = TokioResolver::builder_tokio()
-            .and_then(|builder| builder.build())
-            .map_err(io::Error::other)?;
+        let hickory = TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(io::Error::other)?;
         Ok(Self { hickory })
     }
 }
 
 /// RFC 6761, 6.3: `localhost` and names under it are loopback, whatever a server says.
 fn localhost(name: &str) -> Option<Resolved> {
-    (name == "localhost" || name.ends_with(".localhost")).then(|| Resolved {
-        canonical: name.into(),
-        addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-    })
+    (name == "localhost" || name.ends_with(".localhost"))
+        .then(|| Resolved { canonical: name.into(), addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] })
 }
 
 impl Resolve for SystemResolver {
@@ -80,10 +76,7 @@ impl Resolve for SystemResolver {
                 if error.is_no_records_found() || error.is_nx_domain() {
                     not_found()
                 } else {
-                    ResolveError::Failed {
-                        name: name.into(),
-                        source: io::Error::other(error),
-                    }
+                    ResolveError::Failed { name: name.into(), source: io::Error::other(error) }
                 }
             })?;
             let canonical = found.query().name().to_ascii().to_ascii_lowercase();
@@ -91,10 +84,7 @@ impl Resolve for SystemResolver {
             if addresses.is_empty() {
                 return Err(not_found());
             }
-            Ok(Resolved {
-                canonical: canonical.trim_end_matches('.').into(),
-                addresses,
-            })
+            Ok(Resolved { canonical: canonical.trim_end_matches('.').into(), addresses })
         }
         .boxed()
     }

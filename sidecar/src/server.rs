@@ -56,24 +56,10 @@ impl<H: Handler> Served<H> {
         if let Place::Connect(authority) = &place {
             origin.connect = Some(authority.clone());
         }
-        Self {
-            listeners,
-            place,
-            origin: Arc::new(origin),
-            scheme: Scheme::Http,
-            tls_name: None,
-            facts: None,
-            agreed: Mutex::new(None),
-        }
+        Self { listeners, place, origin: Arc::new(origin), scheme: Scheme::Http, tls_name: None, facts: None, agreed: Mutex::new(None) }
     }
 
-    pub(crate) fn tls(
-        listeners: Arc<Listeners<H>>,
-        place: Place,
-        origin: Origin,
-        named: Authority,
-        facts: Arc<Facts>,
-    ) -> Self {
+    pub(crate) fn tls(listeners: Arc<Listeners<H>>, place: Place, origin: Origin, named: Authority, facts: Arc<Facts>) -> Self {
         Self {
             listeners,
             place,
@@ -85,11 +71,7 @@ impl<H: Handler> Served<H> {
         }
     }
 
-    async fn call(
-        self: &Arc<Self>,
-        line: &Arc<Line>,
-        mut request: Request<Incoming>,
-    ) -> Response<Marked> {
+    async fn call(self: &Arc<Self>, line: &Arc<Line>, mut request: Request<Incoming>) -> Response<Marked> {
         let version = request.version();
         let http2 = version == Version::HTTP_2;
         let delivery = line.arrival(!http2);
@@ -100,15 +82,8 @@ impl<H: Handler> Served<H> {
             match self.route(&request).await {
                 Err(refusal) => refusal.to_response(),
                 Ok(target) => {
-                    let upgrade = (!http2 && wants_upgrade(request.headers()))
-                        .then(|| hyper::upgrade::on(&mut request));
-                    let arrival = Arrival {
-                        origin: Arc::clone(&self.origin),
-                        target,
-                        version,
-                        upgrade,
-                        delivery: delivery.clone(),
-                    };
+                    let upgrade = (!http2 && wants_upgrade(request.headers())).then(|| hyper::upgrade::on(&mut request));
+                    let arrival = Arrival { origin: Arc::clone(&self.origin), target, version, upgrade, delivery: delivery.clone() };
                     let request = request.map(RequestBody::new);
                     let handler = Arc::clone(&self.listeners.handler);
                     handler.handle(arrival, request).await
@@ -125,11 +100,7 @@ impl<H: Handler> Served<H> {
     }
 
     /// Accepts a CONNECT on the proxy's port; what follows on the stream is served as one more connection.
-    fn connect(
-        self: &Arc<Self>,
-        line: &Arc<Line>,
-        request: &mut Request<Incoming>,
-    ) -> Response<ResponseBody> {
+    fn connect(self: &Arc<Self>, line: &Arc<Line>, request: &mut Request<Incoming>) -> Response<ResponseBody> {
         let authority = match self.connect_authority(request) {
             Ok(authority) => authority,
             Err(refusal) => return refusal.to_response(),
@@ -163,9 +134,7 @@ impl<H: Handler> Served<H> {
                     Err(upgraded) => AgentStream::upgraded(upgraded, facts),
                 }
             };
-            listeners
-                .stream(stream, Place::Connect(authority), origin)
-                .await;
+            listeners.stream(stream, Place::Connect(authority), origin).await;
         });
         Response::new(body::empty())
     }

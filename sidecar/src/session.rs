@@ -35,7 +35,6 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (sent, received) =
-        copy_bidirectional_with_sizes(&mut agent, &mut upstream, COPY_BUFFER, COPY_BUFFER).await?;
+    let (sent, received) = copy_bidirectional_with_sizes(&mut agent, &mut upstream, COPY_BUFFER, COPY_BUFFER).await?;
     Ok(Carried { sent, received })
 }

@@ -80,12 +80,8 @@ impl Host {
                 IpAddr::V6(_) => Err(BadAuthority::BadHost),
             };
         }
-        let label_ok = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
+        let label_ok =
+            |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if name.len() > HOST_NAME_LIMIT || !name.split('.').all(label_ok) {
             return Err(BadAuthority::BadHost);
         }
@@ -135,42 +131,28 @@ impl Authority {
             return Err(BadAuthority::UserInfo);
         }
         let (host, port) = match text.rfind(':') {
-            Some(colon) if !text[colon..].contains(']') => {
-                (&text[..colon], Some(&text[colon + 1..]))
-            }
+            Some(colon) if !text[colon..].contains(']') => (&text[..colon], Some(&text[colon + 1..])),
             _ => (text, None),
         };
         let port = match port {
             None | Some("") => default_port.ok_or(BadAuthority::BadPort)?,
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits
-                .parse()
-                .ok()
-                .filter(|port| *port != 0)
-                .ok_or(BadAuthority::BadPort)?,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits.parse().ok().filter(|port| *port != 0).ok_or(BadAuthority::BadPort)?
+            }
             Some(_) => return Err(BadAuthority::BadPort),
         };
-        Ok(Self {
-            host: Host::parse(host)?,
-            port,
-        })
+        Ok(Self { host: Host::parse(host)?, port })
     }
 
     /// As it stands in a `Host` header: without the port that `scheme` implies.
     pub fn to_host_header(&self, scheme: Scheme) -> String {
-        if self.port == scheme.default_port() {
-            self.host.to_string()
-        } else {
-            self.to_string()
-        }
+        if self.port == scheme.default_port() { self.host.to_string() } else { self.to_string() }
     }
 }
 
 impl From<SocketAddr> for Authority {
     fn from(address: SocketAddr) -> Self {
-        Self {
-            host: Host::Ip(address.ip().to_canonical()),
-            port: address.port(),
-        }
+        Self { host: Host::Ip(address.ip().to_canonical()), port: address.port() }
     }
 }
 
@@ -208,12 +190,7 @@ pub struct Target {
 impl Target {
     /// A destination by name, in whichever HTTP version the far side prefers.
     pub const fn new(scheme: Scheme, authority: Authority) -> Self {
-        Self {
-            scheme,
-            authority,
-            address: None,
-            protocol: Protocol::Negotiate,
-        }
+        Self { scheme, authority, address: None, protocol: Protocol::Negotiate }
     }
 }
 

@@ -52,8 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_does_not_read_leaves_bytes_pending_and_one_that_does_empties_the_queue()
-    -> std::io::Result<()> {
+    fn a_peer_that_does_not_read_leaves_bytes_pending_and_one_that_does_empties_the_queue() -> std::io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let mut writer = TcpStream::connect(listener.local_addr()?)?;
         let (mut reader, _) = listener.accept()?;

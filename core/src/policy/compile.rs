@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::{Kind, PolicyError};
+use super::later::not_yet;
 use super::model::{Effect, Level, Origin, Policy, PolicySet, Probe, Rule, Scope, Tool};
 use super::probe::CompiledProbe;
 use super::route::Routes;
@@ -12,6 +13,7 @@ use super::schema::BodySchema;
 use super::tool::{CompiledTool, PrincipalSource, principal_rule, tool_name};
 use crate::cel::{Expression, Profile};
 use crate::ids::PolicyDigest;
+use crate::json::Pointer;
 
 /// A PolicySet that is ready to judge calls.
 #[derive(Debug)]
@@ -85,11 +87,16 @@ impl On<'_> {
     }
 
     fn expression(&mut self, field: &str, source: &str, profile: Profile) -> Option<Expression> {
+        if let Some((at, name)) = not_yet(source) {
+            let problem = format!("{name} is not yet supported. Remove it until it is");
+            self.error(field, Some(at), problem);
+            return None;
+        }
         match Expression::compile(source, profile) {
             Ok(expression) => Some(expression),
             Err(error) => {
-                let (at, problem) = (error.position(), error.to_string());
-                self.error(field, at, problem);
+                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                self.error(field, Some((number(error.line), number(error.column))), error.message);
                 None
             }
         }
@@ -132,6 +139,7 @@ fn compile_tool(tool: &Tool, errors: &mut Vec<PolicyError>) -> Option<CompiledTo
     let key = expression("spec.effect.key", &effect.key, Profile::Request);
     let outcome = expression("spec.effect.outcome", &effect.outcome, Profile::Outcome);
     let principal = compile_principal(effect, &mut on);
+    let volatile = compile_pointers(effect, &mut on);
     let probe = effect.probe.as_ref().and_then(|probe| compile_probe(name.as_ref()?.as_str(), probe, &mut on));
     let schema = tool
         .request_schema
@@ -139,6 +147,7 @@ fn compile_tool(tool: &Tool, errors: &mut Vec<PolicyError>) -> Option<CompiledTo
         .and_then(|schema| BodySchema::compile(schema).map_err(|problem| on.error("spec.requestSchema", None, problem)).ok());
     Some(CompiledTool {
         name: name?,
+        volatile,
         tool: tool.clone(),
         key,
         outcome,
@@ -146,6 +155,14 @@ fn compile_tool(tool: &Tool, errors: &mut Vec<PolicyError>) -> Option<CompiledTo
         probe: probe.map(Arc::new),
         schema: schema.map(Arc::new),
     })
+}
+
+fn compile_pointers(effect: &Effect, on: &mut On<'_>) -> Option<Vec<Pointer>> {
+    let pointers = effect.volatile.as_ref()?.iter().enumerate().filter_map(|(at, text)| {
+        let field = format!("spec.effect.volatile[{at}]");
+        Pointer::parse(text).map_err(|error| on.error(&field, None, format!("{text:?} is no JSON pointer: {error}"))).ok()
+    });
+    Some(pointers.collect())
 }
 
 fn compile_principal(effect: &Effect, on: &mut On<'_>) -> Option<PrincipalSource> {

@@ -9,6 +9,7 @@ use super::selector::Labels;
 use super::settings::Settings;
 use super::tool::EffectiveTool;
 use crate::cel::{Expression, Facts};
+use crate::reason::Code;
 
 /// What the policies say about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,17 @@ pub enum Denial {
     Default,
     /// A rule's expression erred or is no boolean: `policy_error`.
     Error,
+}
+
+impl Denial {
+    /// The code that the caller sees.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Rule => Code::PolicyDenied,
+            Self::Default => Code::EgressDenied,
+            Self::Error => Code::PolicyError,
+        }
+    }
 }
 
 /// What a policy in Audit mode would have done.

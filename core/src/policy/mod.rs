@@ -12,6 +12,7 @@ mod digest;
 mod error;
 mod host;
 mod judge;
+mod later;
 mod llm;
 mod model;
 mod path;

@@ -1,7 +1,9 @@
 //! `requestSchema`: a registration's JSON Schema over request bodies, compiled once, offline, with linear-time patterns.
 
 use jsonschema::{PatternOptions, Validator};
-use serde_json::Value;
+use serde_json::{Number, Value};
+
+use crate::json::Json;
 
 /// Largest schema in bytes of JSON; it is compiled by every sidecar.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
@@ -37,15 +39,30 @@ impl BodySchema {
             .map_err(|error| format!("is no usable JSON Schema: {error}. Correct it; references to other documents are not followed"))
     }
 
-    pub(super) fn check(&self, body: Option<&Value>) -> Result<(), SchemaMismatch> {
+    pub(super) fn check(&self, body: Option<&Json>) -> Result<(), SchemaMismatch> {
         let Some(body) = body else {
             return Err(SchemaMismatch { pointer: String::new(), problem: "the body is not JSON".to_owned() });
         };
-        self.0.validate(body).map_err(|error| SchemaMismatch {
+        self.0.validate(&plain(body)).map_err(|error| SchemaMismatch {
             pointer: error.instance_path().as_str().to_owned(),
             // The caller knows its value; logs must not.
             problem: error.masked().to_string(),
         })
+    }
+}
+
+/// The body as the validator takes it; a number that no double holds stands as the nearest one.
+fn plain(body: &Json) -> Value {
+    match body {
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => {
+            let double = || number.canonical().parse().ok().and_then(Number::from_f64);
+            number.as_i64().map(Number::from).or_else(double).map_or(Value::Null, Value::Number)
+        }
+        Json::String(text) => Value::String(text.clone()),
+        Json::Array(items) => items.iter().map(plain).collect(),
+        Json::Object(members) => Value::Object(members.iter().map(|(name, value)| (name.clone(), plain(value))).collect()),
     }
 }
 
@@ -64,6 +81,7 @@ mod tests {
         });
         let schema = BodySchema::compile(&schema).unwrap();
         let check = |body: Option<Value>, expect: Option<(&str, &str)>| {
+            let body = body.map(|body| Json::parse(body.to_string().as_bytes()).unwrap());
             let found = schema.check(body.as_ref()).err().map(|error| (error.pointer, error.problem));
             assert_eq!(found, expect.map(|(pointer, problem)| (pointer.to_owned(), problem.to_owned())), "{body:?}");
         };
@@ -85,11 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_only_refers_to_itself_ends() {
+    fn a_schema_that_only_refers_to_itself_asks_nothing() {
         for schema in [json!({"$ref": "#"}), json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}})] {
-            if let Ok(schema) = BodySchema::compile(&schema) {
-                let _ = schema.check(Some(&json!({})));
-            }
+            let schema = BodySchema::compile(&schema).unwrap();
+            assert_eq!(schema.check(Some(&Json::Object(vec![]))), Ok(()));
         }
     }
 }

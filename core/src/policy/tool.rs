@@ -13,6 +13,7 @@ use super::probe::CompiledProbe;
 use super::schema::{BodySchema, SchemaMismatch};
 use crate::cel::{Expression, Facts};
 use crate::ids::ToolName;
+use crate::json::{Json, Pointer};
 use crate::time::Millis;
 
 /// How long a completed answer is kept for replay where nothing else is said.
@@ -24,6 +25,7 @@ pub(super) struct CompiledTool {
     pub(super) name: ToolName,
     pub(super) tool: Tool,
     pub(super) key: Option<Arc<Expression>>,
+    pub(super) volatile: Option<Vec<Pointer>>,
     pub(super) outcome: Option<Arc<Expression>>,
     pub(super) principal: Option<PrincipalSource>,
     pub(super) probe: Option<Arc<CompiledProbe>>,
@@ -56,7 +58,7 @@ pub struct EffectiveTool {
     own: Option<String>,
     class: Class,
     key: Option<Arc<Expression>>,
-    volatile: Vec<String>,
+    volatile: Vec<Pointer>,
     upstream_key_header: Option<String>,
     upstream_key_ttl: Option<Millis>,
     outcome: Option<Arc<Expression>>,
@@ -123,7 +125,7 @@ impl EffectiveTool {
             own,
             class: tool.class.unwrap_or_else(|| implicit_class(call)),
             key: compiled.key.clone(),
-            volatile: effect.volatile.clone().unwrap_or_default(),
+            volatile: compiled.volatile.clone().unwrap_or_default(),
             upstream_key_header: effect.upstream_key_header.clone(),
             upstream_key_ttl: effect.upstream_key_ttl,
             outcome: compiled.outcome.clone(),
@@ -155,7 +157,7 @@ impl EffectiveTool {
         self.outcome = self.outcome.take().or_else(|| own.outcome.clone());
         self.principal = self.principal.take().or_else(|| own.principal.clone());
         self.probe = self.probe.take().or_else(|| own.probe.clone());
-        self.volatile = narrower(theirs.volatile.as_deref(), ours.volatile.as_deref());
+        self.volatile = narrower(cluster.volatile.as_deref(), own.volatile.as_deref());
         self.not_executed_statuses = narrower(theirs.not_executed_statuses.as_deref(), ours.not_executed_statuses.as_deref());
         self.idempotent = match (theirs.idempotent, ours.idempotent) {
             (Some(theirs), Some(ours)) => theirs && ours,
@@ -225,7 +227,7 @@ impl EffectiveTool {
     }
 
     /// JSON pointers that do not count for the fingerprint.
-    pub fn volatile(&self) -> &[String] {
+    pub fn volatile(&self) -> &[Pointer] {
         &self.volatile
     }
 
@@ -295,7 +297,7 @@ impl EffectiveTool {
     }
 
     /// Checks a body against the tool's schemas; `None` is a body that is absent or not JSON.
-    pub fn check_body(&self, body: Option<&serde_json::Value>) -> Result<(), SchemaMismatch> {
+    pub fn check_body(&self, body: Option<&Json>) -> Result<(), SchemaMismatch> {
         self.schemas.iter().try_for_each(|schema| schema.check(body))
     }
 

@@ -43,6 +43,7 @@ pub struct ToolRegistrationSpec {
     #[serde(default)]
     pub effect: EffectSpec,
     /// JSON Schema; a request body that does not fit is refused with the pointer that fails.
+    #[serde(default)]
     #[schemars(schema_with = "any_object")]
     pub request_schema: Option<serde_json::Value>,
 }

@@ -52,9 +52,7 @@ async fn connect_and_first_bytes_in_one_packet() {
     let (far, _) = answering(OK).await;
     let mut agent = rig.connect().await;
     let authority = format!("localhost:{}", far.port());
-    let eager = format!(
-        "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\nGET / HTTP/1.1\r\nHost: {authority}\r\n\r\n"
-    );
+    let eager = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\nGET / HTTP/1.1\r\nHost: {authority}\r\n\r\n");
     let answer = exchange(&mut agent, &eager, "ok").await;
     assert!(answer.ends_with("ok"), "{answer}");
 }
@@ -69,7 +67,7 @@ async fn requests_that_no_proxy_understands_are_400_and_say_why() {
         ("GET http://a/x HTTP/1.1\r\nHost: b\r\n\r\n", "different hosts"),
         ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", ""),
         ("CONNECT a:0 HTTP/1.1\r\nHost: a:0\r\n\r\n", ""),
-        ("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "plain HTTP"),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03", "plain HTTP"),
     ] {
         let mut agent = rig.connect().await;
         let answer = exchange(&mut agent, request, "}").await;
@@ -94,10 +92,7 @@ async fn closing_lets_the_exchange_under_way_finish() {
     let rig = Rig::start().await;
     let (far, _) = answering(OK).await;
     let mut agent = rig.connect().await;
-    let request = format!(
-        "GET http://localhost:{p}/ HTTP/1.1\r\nHost: localhost:{p}\r\n\r\n",
-        p = far.port()
-    );
+    let request = format!("GET http://localhost:{p}/ HTTP/1.1\r\nHost: localhost:{p}\r\n\r\n", p = far.port());
     assert!(exchange(&mut agent, &request, "ok").await.ends_with("ok"));
     rig.listeners.close().await;
     let mut rest = Vec::new();

@@ -38,10 +38,7 @@ impl Resolve for Names {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
         async move {
             match self.0.get(name) {
-                Some(ip) => Ok(Resolved {
-                    canonical: name.into(),
-                    addresses: vec![*ip],
-                }),
+                Some(ip) => Ok(Resolved { canonical: name.into(), addresses: vec![*ip] }),
                 None => Err(ResolveError::NotFound { name: name.into() }),
             }
         }
@@ -52,11 +49,7 @@ impl Resolve for Names {
 pub(super) fn names() -> Arc<Names> {
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9));
-    Arc::new(Names(HashMap::from([
-        ("localhost", here),
-        ("pay.test", here),
-        ("other.test", elsewhere),
-    ])))
+    Arc::new(Names(HashMap::from([("localhost", here), ("pay.test", here), ("other.test", elsewhere)])))
 }
 
 /// Lets everything pass: reads and, where the method is not safe, effects on generous terms.
@@ -72,21 +65,12 @@ pub(super) struct PassThrough {
 pub(super) fn generous(clock: &BootClock) -> (watch::Sender<BootInstant>, EffectTerms) {
     let now = clock.now();
     let (renew, lease_end) = watch::channel(now.after(Duration::from_secs(30)));
-    let terms = EffectTerms {
-        send_by: now.after(Duration::from_secs(10)),
-        lease_end,
-        idempotent: false,
-        fresh_connection: false,
-    };
+    let terms = EffectTerms { send_by: now.after(Duration::from_secs(10)), lease_end, idempotent: false, fresh_connection: false };
     (renew, terms)
 }
 
 impl Handler for PassThrough {
-    async fn handle(
-        self: Arc<Self>,
-        arrival: Arrival,
-        request: Request<RequestBody>,
-    ) -> Response<ResponseBody> {
+    async fn handle(self: Arc<Self>, arrival: Arrival, request: Request<RequestBody>) -> Response<ResponseBody> {
         self.deliveries.lock().unwrap().push(arrival.delivery);
         let permit = if arrival.upgrade.is_some() {
             Permit::session(Allowed::by_policy())
@@ -95,10 +79,7 @@ impl Handler for PassThrough {
         } else {
             Permit::effect(Granted::by_ledger(), generous(&self.clock).1)
         };
-        let sent = self
-            .upstream
-            .send(permit, request.map(SendBody::from), &arrival.target)
-            .await;
+        let sent = self.upstream.send(permit, request.map(SendBody::from), &arrival.target).await;
         match sent {
             Ok(answer) => {
                 if let (Some(agent), Some(far)) = (arrival.upgrade, answer.upgrade) {
@@ -145,11 +126,7 @@ impl Folder {
     pub(super) fn new() -> Self {
         use std::sync::atomic::{AtomicU32, Ordering};
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!(
-            "kybernis-edge-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let unique = format!("kybernis-edge-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -177,13 +154,7 @@ impl Rig {
         let redirect = redirect_socket.local_addr().unwrap();
         let own = vec![proxy, redirect];
         let upstream = Upstream::new(names(), far_tls(), clock.clone(), own.clone());
-        let handler = Arc::new(PassThrough {
-            upstream,
-            clock,
-            treatment,
-            deliveries: Mutex::default(),
-            failures: Mutex::default(),
-        });
+        let handler = Arc::new(PassThrough { upstream, clock, treatment, deliveries: Mutex::default(), failures: Mutex::default() });
         let original = Arc::new(Mutex::new(proxy));
         let meant = Arc::clone(&original);
         let settings = Settings {
@@ -195,14 +166,7 @@ impl Rig {
         let listeners = Listeners::new(Arc::clone(&handler), settings);
         tokio::spawn(Arc::clone(&listeners).serve(proxy_socket, Port::Proxy));
         tokio::spawn(Arc::clone(&listeners).serve(redirect_socket, Port::Redirect));
-        Self {
-            proxy,
-            redirect,
-            original,
-            handler,
-            listeners,
-            folder,
-        }
+        Self { proxy, redirect, original, handler, listeners, folder }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
@@ -243,10 +207,7 @@ pub(super) fn far_tls() -> ClientTls {
 pub(super) fn far_server(alpn: &[&[u8]]) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let names = ["localhost".to_owned(), "pay.test".to_owned()];
-    let leaf = CertificateParams::new(names)
-        .unwrap()
-        .signed_by(&key, &far_ca().1)
-        .unwrap();
+    let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &far_ca().1).unwrap();
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
@@ -286,10 +247,7 @@ where
         bytes.push(stream.read_u8().await?);
     }
     let head = String::from_utf8_lossy(&bytes).into_owned();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .map_or(0, |digits| digits.trim().parse().unwrap());
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |digits| digits.trim().parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     Ok(head + &String::from_utf8_lossy(&body))

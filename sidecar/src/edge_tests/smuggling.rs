@@ -35,8 +35,7 @@ async fn no_byte_of_an_ambiguous_message_leaves() {
         "X: a\rb\r\n\r\n",
     ] {
         let mut agent = rig.connect().await;
-        let request =
-            format!("POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{shape}{smuggled}");
+        let request = format!("POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{shape}{smuggled}");
         let answer = exchange(&mut agent, &request, "").await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{shape:?}: {answer}");
         assert!(answer.contains("application/problem+json"), "{shape:?}");

@@ -14,35 +14,25 @@ pub(crate) struct Refusal {
 }
 
 const fn bad(detail: &'static str) -> Refusal {
-    Refusal {
-        status: StatusCode::BAD_REQUEST,
-        detail,
-    }
+    Refusal { status: StatusCode::BAD_REQUEST, detail }
 }
 
 pub(super) const NOT_HTTP: Refusal = bad("This port speaks plain HTTP; what arrived is not an HTTP request line.");
-pub(super) const LONG_HEAD: Refusal = Refusal {
-    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    detail: "The request head, or its trailers, exceed 64 KiB.",
-};
-const MANY_FIELDS: Refusal = Refusal {
-    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-    detail: "The request has more than 256 header fields.",
-};
+pub(super) const LONG_HEAD: Refusal =
+    Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail: "The request head, or its trailers, exceed 64 KiB." };
+const MANY_FIELDS: Refusal =
+    Refusal { status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail: "The request has more than 256 header fields." };
 // Not 408, which SDKs retry by themselves.
 pub(super) const SLOW_HEAD: Refusal = bad("The request head was not complete within 15 seconds.");
 pub(super) const LONG_CHUNK_LINE: Refusal = bad("A chunk-size line exceeds 256 bytes.");
 
 const REQUEST_LINE: Refusal = bad("The request line is not `METHOD target HTTP/1.1`.");
-const VERSION: Refusal = Refusal {
-    status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-    detail: "This port speaks HTTP/1.1, HTTP/1.0 and HTTP/2.",
-};
+const VERSION: Refusal =
+    Refusal { status: StatusCode::HTTP_VERSION_NOT_SUPPORTED, detail: "This port speaks HTTP/1.1, HTTP/1.0 and HTTP/2." };
 const BARE_LF: Refusal = bad("A line of the head ends in a bare LF; it must end in CRLF.");
 const BARE_CR: Refusal = bad("The head has a CR that no LF follows.");
 const FOLDED: Refusal = bad("A header field continues on a second line (obs-fold).");
-const FIELD_NAME: Refusal =
-    bad("A header field's name is empty, has whitespace before its colon, or has forbidden characters.");
+const FIELD_NAME: Refusal = bad("A header field's name is empty, has whitespace before its colon, or has forbidden characters.");
 const FIELD_VALUE: Refusal = bad("A header field's value has control characters.");
 const LENGTH_AND_CODING: Refusal = bad("The head has both Content-Length and Transfer-Encoding.");
 const LENGTH: Refusal = bad("Content-Length is not one plain number.");
@@ -89,8 +79,7 @@ pub(super) fn head_end(bytes: &[u8], seen: usize) -> Option<usize> {
         return Some(from + at + 4);
     }
     let mut ends = memchr_iter(b'\n', &bytes[from..]).map(|at| from + at);
-    ends.find(|at| *at == 0 || bytes[at - 1] != b'\r')
-        .map(|at| at + 1)
+    ends.find(|at| *at == 0 || bytes[at - 1] != b'\r').map(|at| at + 1)
 }
 
 /// Judges a whole head.
@@ -122,9 +111,7 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, Refusal> {
 pub(super) fn trailers(bytes: &[u8]) -> Result<(), Refusal> {
     const OF_THE_HEAD: [&str; 4] = ["content-length", "transfer-encoding", "host", "trailer"];
     fields(Lines(bytes), |name, _| {
-        let forbidden = OF_THE_HEAD
-            .iter()
-            .any(|f| name.eq_ignore_ascii_case(f.as_bytes()));
+        let forbidden = OF_THE_HEAD.iter().any(|f| name.eq_ignore_ascii_case(f.as_bytes()));
         if forbidden { Err(TRAILER_NAME) } else { Ok(()) }
     })
 }
@@ -132,10 +119,7 @@ pub(super) fn trailers(bytes: &[u8]) -> Result<(), Refusal> {
 /// A chunk-size line, its LF included.
 pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
     let line = line.strip_suffix(b"\r\n").ok_or(BARE_LF)?;
-    let digits = line
-        .iter()
-        .position(|b| !b.is_ascii_hexdigit())
-        .unwrap_or(line.len());
+    let digits = line.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, extension) = line.split_at(digits);
     // 15 digits: 2^60, and no overflow to think about.
     if digits.is_empty() || digits.len() > 15 {
@@ -154,11 +138,7 @@ pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
 }
 
 pub(super) fn chunk_end(bytes: &[u8]) -> Result<(), Refusal> {
-    if bytes.starts_with(b"\r\n") {
-        Ok(())
-    } else {
-        Err(CHUNK_END)
-    }
+    if bytes.starts_with(b"\r\n") { Ok(()) } else { Err(CHUNK_END) }
 }
 
 #[derive(Debug, Default)]
@@ -214,11 +194,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], bool), Refusal> {
     let space = memchr(b' ', rest).ok_or(REQUEST_LINE)?;
     let (target, version) = (&rest[..space], &rest[space + 1..]);
     let visible = |b: &u8| (0x21..0x7f).contains(b);
-    if method.is_empty()
-        || !method.iter().all(|b| is_token_char(*b))
-        || target.is_empty()
-        || !target.iter().all(visible)
-    {
+    if method.is_empty() || !method.iter().all(|b| is_token_char(*b)) || target.is_empty() || !target.iter().all(visible) {
         return Err(REQUEST_LINE);
     }
     match version {
@@ -229,10 +205,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], bool), Refusal> {
     }
 }
 
-fn fields(
-    mut lines: Lines<'_>,
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
+fn fields(mut lines: Lines<'_>, mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Refusal>) -> Result<(), Refusal> {
     let mut count = 0;
     while let Some(line) = lines.next_line()? {
         let Some(first) = line.first() else {
@@ -294,11 +267,7 @@ const TOKEN: [bool; 256] = {
     while byte < 256 {
         let b = byte as u8;
         table[byte] = b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                    | b'`' | b'|' | b'~'
-            );
+            || matches!(b, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
         byte += 1;
     }
     table

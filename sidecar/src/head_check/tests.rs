@@ -6,11 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 /// What comes through, and what is answered on closing.
@@ -143,10 +139,7 @@ fn a_head_that_dribbles_is_refused_after_fifteen_seconds() {
 #[test]
 fn bytes_after_an_upgrade_wait_for_the_answer() {
     runtime().block_on(async {
-        for (answer, expect) in [
-            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "not http"),
-            ("HTTP/1.1 200 OK\r\n\r\n", ""),
-        ] {
+        for (answer, expect) in [("HTTP/1.1 101 Switching Protocols\r\n\r\n", "not http"), ("HTTP/1.1 200 OK\r\n\r\n", "")] {
             let (mut client, server) = tokio::io::duplex(1024);
             let mut check = HeadCheck::new(server, BytesMut::new());
             let head = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n";

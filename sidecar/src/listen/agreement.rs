@@ -32,11 +32,7 @@ pub(crate) enum Disagreement {
 
 impl Place {
     /// Whether `named`, which the stream says itself, is where the stream was opened to.
-    pub(crate) async fn agrees(
-        &self,
-        named: &Authority,
-        resolver: &dyn Resolve,
-    ) -> Result<(), Disagreement> {
+    pub(crate) async fn agrees(&self, named: &Authority, resolver: &dyn Resolve) -> Result<(), Disagreement> {
         let (opened, port) = match self {
             Self::Proxy => return Ok(()),
             Self::Connect(authority) => (authority.host.clone(), authority.port),
@@ -66,18 +62,10 @@ impl Place {
     pub(crate) fn target(&self, scheme: Scheme, authority: Authority) -> Target {
         let address = match self {
             Self::Redirect(address) => Some(*address),
-            Self::Connect(Authority {
-                host: Host::Ip(ip),
-                port,
-            }) => Some(SocketAddr::new(*ip, *port)),
+            Self::Connect(Authority { host: Host::Ip(ip), port }) => Some(SocketAddr::new(*ip, *port)),
             Self::Proxy | Self::Connect(_) => None,
         };
-        Target {
-            scheme,
-            authority,
-            address,
-            protocol: Protocol::Negotiate,
-        }
+        Target { scheme, authority, address, protocol: Protocol::Negotiate }
     }
 }
 

@@ -23,12 +23,7 @@ const HELLO_BYTES: usize = 64 * 1024;
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 impl<H: Handler> Listeners<H> {
-    pub(super) async fn tls(
-        self: Arc<Self>,
-        mut stream: AgentStream,
-        place: Place,
-        mut origin: Origin,
-    ) {
+    pub(super) async fn tls(self: Arc<Self>, mut stream: AgentStream, place: Place, mut origin: Origin) {
         let hello = tokio::time::timeout(HANDSHAKE_WITHIN, client_hello(&mut stream)).await;
         let accepted = match hello.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(accepted) => accepted,
@@ -45,10 +40,7 @@ impl<H: Handler> Listeners<H> {
         };
         let named = match server_name.as_deref().map(Host::parse) {
             None => opened.clone(),
-            Some(Ok(host)) => Authority {
-                host,
-                port: opened.port,
-            },
+            Some(Ok(host)) => Authority { host, port: opened.port },
             Some(Err(_)) => return refuse_name(stream).await,
         };
         origin.sni = server_name.map(Into::into);
@@ -70,14 +62,7 @@ impl<H: Handler> Listeners<H> {
         }
     }
 
-    async fn intercept(
-        self: Arc<Self>,
-        accepted: Accepted,
-        mut stream: AgentStream,
-        place: Place,
-        origin: Origin,
-        named: Authority,
-    ) {
+    async fn intercept(self: Arc<Self>, accepted: Accepted, mut stream: AgentStream, place: Place, origin: Origin, named: Authority) {
         let config = match self.settings.leaves.server_config(&named.host) {
             Ok(config) => config,
             Err(error) => {
@@ -135,10 +120,7 @@ async fn client_hello(stream: &mut AgentStream) -> io::Result<Accepted> {
         }
         fed = stream.ahead().len();
         if fed > HELLO_BYTES {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "ClientHello too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "ClientHello too long"));
         }
         if stream.read_ahead(HELLO_BYTES).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -73,10 +73,7 @@ pub struct Listeners<H> {
 
 impl<H> fmt::Debug for Listeners<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listeners")
-            .field("own", &self.settings.own)
-            .field("connections", &self.tasks.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Listeners").field("own", &self.settings.own).field("connections", &self.tasks.len()).finish_non_exhaustive()
     }
 }
 
@@ -139,9 +136,7 @@ impl<H: Handler> Listeners<H> {
         let (place, original) = match port {
             Port::Proxy => (Place::Proxy, None),
             Port::Redirect => match (self.settings.original_destination)(&stream) {
-                Ok(address) if !self.is_own(address) => {
-                    (Place::Redirect(address), Some(address))
-                }
+                Ok(address) if !self.is_own(address) => (Place::Redirect(address), Some(address)),
                 Ok(address) => {
                     tracing::warn!(%address, "a connection meant for our own listener was refused");
                     return reset(&stream);
@@ -169,20 +164,14 @@ impl<H: Handler> Listeners<H> {
 
     fn is_own(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        self.settings.own.iter().any(|own| {
-            own.port() == address.port()
-                && (own.ip().to_canonical() == ip
-                    || (own.ip().is_unspecified() && ip.is_loopback()))
-        })
+        self.settings
+            .own
+            .iter()
+            .any(|own| own.port() == address.port() && (own.ip().to_canonical() == ip || (own.ip().is_unspecified() && ip.is_loopback())))
     }
 
     /// Serves a byte stream by what its first bytes say. Boxed, for a CONNECT leads back here.
-    pub(crate) fn stream(
-        self: Arc<Self>,
-        mut stream: AgentStream,
-        place: Place,
-        origin: Origin,
-    ) -> BoxFuture<'static, ()> {
+    pub(crate) fn stream(self: Arc<Self>, mut stream: AgentStream, place: Place, origin: Origin) -> BoxFuture<'static, ()> {
         async move {
             let speech = match sniff::sniff(&mut stream, &place).await {
                 Ok(speech) => speech,
@@ -203,13 +192,7 @@ impl<H: Handler> Listeners<H> {
     }
 
     /// Leaves a stream that is not read to the stack's decision.
-    async fn opaque(
-        self: Arc<Self>,
-        stream: AgentStream,
-        place: Place,
-        origin: Origin,
-        scheme: Scheme,
-    ) {
+    async fn opaque(self: Arc<Self>, stream: AgentStream, place: Place, origin: Origin, scheme: Scheme) {
         let authority = match &place {
             Place::Proxy => return,
             Place::Connect(authority) => authority.clone(),

@@ -89,17 +89,13 @@ fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
 
 fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    may_be_request_line(line)
-        && (line.windows(6).any(|w| w == b" HTTP/") || method_of(line).is_some_and(is_common))
+    may_be_request_line(line) && (line.windows(6).any(|w| w == b" HTTP/") || method_of(line).is_some_and(is_common))
 }
 
 /// A method, or the beginning of one, in upper case as all registered ones are.
 fn may_be_request_line(bytes: &[u8]) -> bool {
     let method = method_of(bytes).unwrap_or(bytes);
-    (1..=20).contains(&method.len())
-        && method
-            .iter()
-            .all(|b| b.is_ascii_uppercase() || *b == b'-' || *b == b'_')
+    (1..=20).contains(&method.len()) && method.iter().all(|b| b.is_ascii_uppercase() || *b == b'-' || *b == b'_')
 }
 
 fn method_of(bytes: &[u8]) -> Option<&[u8]> {
@@ -108,10 +104,7 @@ fn method_of(bytes: &[u8]) -> Option<&[u8]> {
 
 /// Their misspelt request lines are answered as HTTP rather than tunnelled.
 fn is_common(method: &[u8]) -> bool {
-    matches!(
-        method,
-        b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"CONNECT" | b"TRACE"
-    )
+    matches!(method, b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"CONNECT" | b"TRACE")
 }
 
 #[cfg(test)]

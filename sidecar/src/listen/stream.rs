@@ -29,20 +29,12 @@ enum Below {
 
 impl AgentStream {
     pub(crate) fn tcp(io: AgentIo, ahead: BytesMut) -> Self {
-        Self {
-            ahead,
-            facts: Arc::clone(io.facts()),
-            io: Below::Tcp(io),
-        }
+        Self { ahead, facts: Arc::clone(io.facts()), io: Below::Tcp(io) }
     }
 
     /// A CONNECT stream of an HTTP/2 connection, whose facts are those of that connection.
     pub(crate) fn upgraded(io: Upgraded, facts: Arc<Facts>) -> Self {
-        Self {
-            ahead: BytesMut::new(),
-            facts,
-            io: Below::Stream(TokioIo::new(io)),
-        }
+        Self { ahead: BytesMut::new(), facts, io: Below::Stream(TokioIo::new(io)) }
     }
 
     pub(crate) const fn facts(&self) -> &Arc<Facts> {
@@ -90,11 +82,7 @@ macro_rules! forward {
 }
 
 impl AsyncRead for AgentStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
             let part = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..part]);
@@ -106,19 +94,11 @@ impl AsyncRead for AgentStream {
 }
 
 impl AsyncWrite for AgentStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         forward!(self, io => io.poll_write(cx, buf))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         forward!(self, io => io.poll_write_vectored(cx, bufs))
     }
 

@@ -19,10 +19,7 @@ pub struct Tunnel {
 
 impl fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tunnel")
-            .field("origin", &self.origin)
-            .field("target", &self.target)
-            .finish_non_exhaustive()
+        f.debug_struct("Tunnel").field("origin", &self.origin).field("target", &self.target).finish_non_exhaustive()
     }
 }
 
@@ -39,11 +36,7 @@ pub enum TunnelError {
 
 impl Tunnel {
     pub(super) const fn new(stream: AgentStream, origin: Origin, target: Target) -> Self {
-        Self {
-            stream,
-            origin,
-            target,
-        }
+        Self { stream, origin, target }
     }
 
     /// The connection that it came on.
@@ -66,12 +59,7 @@ impl Tunnel {
     /// # Errors
     /// When the far side is out of reach, or either connection breaks.
     pub async fn run(self, permit: Permit, upstream: &Upstream) -> Result<Carried, TunnelError> {
-        let far = upstream
-            .open_tunnel(permit, &self.target)
-            .await
-            .map_err(TunnelError::Unreachable)?;
-        copy_both(self.stream, far)
-            .await
-            .map_err(TunnelError::Broken)
+        let far = upstream.open_tunnel(permit, &self.target).await.map_err(TunnelError::Unreachable)?;
+        copy_both(self.stream, far).await.map_err(TunnelError::Broken)
     }
 }

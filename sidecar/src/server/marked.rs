@@ -26,13 +26,8 @@ impl Marked {
 }
 
 /// How many body bytes the head promises, where it does.
-pub(super) fn announced_length(
-    head: &http::response::Parts,
-    body: &ResponseBody,
-    head_only: bool,
-) -> Option<u64> {
-    if head_only || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED
-    {
+pub(super) fn announced_length(head: &http::response::Parts, body: &ResponseBody, head_only: bool) -> Option<u64> {
+    if head_only || head.status == StatusCode::NO_CONTENT || head.status == StatusCode::NOT_MODIFIED {
         return None;
     }
     body.size_hint().exact().or_else(|| {
@@ -45,10 +40,7 @@ impl Body for Marked {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &polled {

@@ -37,15 +37,10 @@ pub(super) enum EdgeRefusal {
 impl EdgeRefusal {
     const fn status_and_code(self) -> (StatusCode, &'static str) {
         match self {
-            Self::TwoHosts | Self::Disagreement(_) => {
-                (StatusCode::MISDIRECTED_REQUEST, "authority_mismatch")
+            Self::TwoHosts | Self::Disagreement(_) => (StatusCode::MISDIRECTED_REQUEST, "authority_mismatch"),
+            Self::NotAbsolute | Self::BadAuthority(_) | Self::NoHost | Self::BadScheme | Self::NestedConnect | Self::BadConnect => {
+                (StatusCode::BAD_REQUEST, "bad_request")
             }
-            Self::NotAbsolute
-            | Self::BadAuthority(_)
-            | Self::NoHost
-            | Self::BadScheme
-            | Self::NestedConnect
-            | Self::BadConnect => (StatusCode::BAD_REQUEST, "bad_request"),
         }
     }
 
@@ -62,10 +57,7 @@ impl EdgeRefusal {
         let mut response = Response::new(body::full(problem.to_string()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
         headers.insert("x-kyb-reason", HeaderValue::from_static(code));
         response
@@ -83,10 +75,7 @@ impl<H: Handler> Served<H> {
         Ok(target)
     }
 
-    pub(super) fn connect_authority(
-        &self,
-        request: &Request<Incoming>,
-    ) -> Result<Authority, EdgeRefusal> {
+    pub(super) fn connect_authority(&self, request: &Request<Incoming>) -> Result<Authority, EdgeRefusal> {
         if self.place != Place::Proxy {
             return Err(EdgeRefusal::NestedConnect);
         }
@@ -108,11 +97,7 @@ impl<H: Handler> Served<H> {
     }
 
     /// What the request itself says: its target's authority and its Host field, which must not contradict each other.
-    fn named(
-        &self,
-        request: &Request<Incoming>,
-        scheme: Scheme,
-    ) -> Result<Authority, EdgeRefusal> {
+    fn named(&self, request: &Request<Incoming>, scheme: Scheme) -> Result<Authority, EdgeRefusal> {
         let default_port = self.place.port().unwrap_or(scheme.default_port());
         let parse = |text: &str| {
             Authority::parse(text, Some(default_port)).map_err(|bad| match bad {
@@ -127,10 +112,7 @@ impl<H: Handler> Served<H> {
         if hosts.next().is_some() {
             return Err(EdgeRefusal::TwoHosts);
         }
-        let host = host
-            .map(|value| value.to_str().map_err(|_| BadAuthority::BadHost))
-            .transpose()
-            .map_err(EdgeRefusal::BadAuthority)?;
+        let host = host.map(|value| value.to_str().map_err(|_| BadAuthority::BadHost)).transpose().map_err(EdgeRefusal::BadAuthority)?;
         let host = host.map(parse).transpose()?;
         match (target, host) {
             (Some(target), Some(host)) if target != host => Err(EdgeRefusal::TwoHosts),
@@ -152,10 +134,7 @@ impl<H: Handler> Served<H> {
         if self.tls_name.as_ref().is_some_and(|tls| tls != named) {
             return Err(EdgeRefusal::Disagreement(Disagreement::ServerName));
         }
-        self.place
-            .agrees(named, &*self.listeners.settings.resolver)
-            .await
-            .map_err(EdgeRefusal::Disagreement)?;
+        self.place.agrees(named, &*self.listeners.settings.resolver).await.map_err(EdgeRefusal::Disagreement)?;
         let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
         *agreed = Some(named.clone());
         Ok(())
@@ -164,12 +143,7 @@ impl<H: Handler> Served<H> {
 
 /// An Upgrade needs HTTP/1; gRPC, and prior knowledge in plain text, HTTP/2.
 fn protocol_for(request: &Request<Incoming>, scheme: Scheme) -> Protocol {
-    let grpc = || {
-        request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| is_grpc(value.as_bytes()))
-    };
+    let grpc = || request.headers().get(CONTENT_TYPE).is_some_and(|value| is_grpc(value.as_bytes()));
     if wants_upgrade(request.headers()) {
         Protocol::Http1
     } else if request.version() == Version::HTTP_2 && (scheme == Scheme::Http || grpc()) {
@@ -180,7 +154,5 @@ fn protocol_for(request: &Request<Incoming>, scheme: Scheme) -> Protocol {
 }
 
 fn is_grpc(value: &[u8]) -> bool {
-    value
-        .strip_prefix(b"application/grpc")
-        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }

@@ -6,9 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -73,60 +71,33 @@ impl Authority {
         match fs::read_to_string(&key_file) {
             Ok(key) => Self::load(folder, &key_file, &key),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(folder),
-            Err(source) => Err(AuthorityError::File {
-                path: key_file,
-                source,
-            }),
+            Err(source) => Err(AuthorityError::File { path: key_file, source }),
         }
     }
 
     fn load(folder: &Path, key_file: &Path, key: &str) -> Result<Self, AuthorityError> {
-        let file = |path: &Path, source| AuthorityError::File {
-            path: path.into(),
-            source,
-        };
-        let mode = fs::metadata(key_file)
-            .map_err(|e| file(key_file, e))?
-            .permissions()
-            .mode()
-            & 0o777;
+        let file = |path: &Path, source| AuthorityError::File { path: path.into(), source };
+        let mode = fs::metadata(key_file).map_err(|e| file(key_file, e))?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(AuthorityError::KeyExposed {
-                path: key_file.into(),
-                mode,
-            });
+            return Err(AuthorityError::KeyExposed { path: key_file.into(), mode });
         }
         let certificate_file = folder.join(CERTIFICATE_FILE);
         let pem = fs::read_to_string(&certificate_file).map_err(|e| file(&certificate_file, e))?;
         let key = KeyPair::from_pem(key);
-        key.and_then(|key| Self::from_parts(pem, key))
-            .map_err(|source| AuthorityError::Malformed {
-                path: folder.into(),
-                source,
-            })
+        key.and_then(|key| Self::from_parts(pem, key)).map_err(|source| AuthorityError::Malformed { path: folder.into(), source })
     }
 
     fn from_parts(pem: String, key: KeyPair) -> Result<Self, rcgen::Error> {
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-        Ok(Self {
-            issuer,
-            certificate,
-            pem,
-        })
+        Ok(Self { issuer, certificate, pem })
     }
 
     fn create(folder: &Path) -> Result<Self, AuthorityError> {
-        let malformed = |source| AuthorityError::Malformed {
-            path: folder.into(),
-            source,
-        };
+        let malformed = |source| AuthorityError::Malformed { path: folder.into(), source };
         let key = KeyPair::generate().map_err(malformed)?;
         let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Kybernis sidecar CA");
+        params.distinguished_name.push(DnType::CommonName, "Kybernis sidecar CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let now = time::OffsetDateTime::now_utc();
@@ -159,17 +130,10 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), AuthorityError> {
     let partial = path.with_extension("partial");
     let written = || -> io::Result<()> {
         let _ = fs::remove_file(&partial);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&partial)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&partial, path)
     };
-    written().map_err(|source| AuthorityError::File {
-        path: path.into(),
-        source,
-    })
+    written().map_err(|source| AuthorityError::File { path: path.into(), source })
 }

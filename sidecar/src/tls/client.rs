@@ -48,9 +48,7 @@ pub enum RootsError {
 impl Roots {
     /// The public web's roots, as Mozilla keeps them.
     pub fn public() -> Self {
-        Self(RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        })
+        Self(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
     }
 
     /// No roots yet.
@@ -64,20 +62,11 @@ impl Roots {
     /// When the file has none, or one that is unusable.
     pub fn add_pem_file(&mut self, file: &Path) -> Result<(), RootsError> {
         let path = || file.display().to_string();
-        let unreadable = |source| RootsError::Unreadable {
-            path: path(),
-            source,
-        };
+        let unreadable = |source| RootsError::Unreadable { path: path(), source };
         let mut count = 0;
         for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
             count += 1;
-            self.0
-                .add(certificate.map_err(unreadable)?)
-                .map_err(|source| RootsError::BadRoot {
-                    path: path(),
-                    index: count,
-                    source,
-                })?;
+            self.0.add(certificate.map_err(unreadable)?).map_err(|source| RootsError::BadRoot { path: path(), index: count, source })?;
         }
         if count == 0 {
             return Err(RootsError::Empty { path: path() });
@@ -109,22 +98,14 @@ impl ClientTls {
         let with_alpn = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::builder_with_provider(super::provider())
                 .with_safe_default_protocol_versions()
-                .map(|builder| {
-                    builder
-                        .with_root_certificates(Arc::clone(&roots))
-                        .with_no_client_auth()
-                })
+                .map(|builder| builder.with_root_certificates(Arc::clone(&roots)).with_no_client_auth())
                 // The ring provider has suites for both versions; only a provider without any is refused here.
                 .unwrap_or_else(|_| unreachable!("the provider supports TLS 1.2 and 1.3"));
             config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
             config.enable_early_data = false;
             Arc::new(config)
         };
-        Self {
-            negotiate: with_alpn(&[b"h2", b"http/1.1"]),
-            http1: with_alpn(&[b"http/1.1"]),
-            http2: with_alpn(&[b"h2"]),
-        }
+        Self { negotiate: with_alpn(&[b"h2", b"http/1.1"]), http1: with_alpn(&[b"http/1.1"]), http2: with_alpn(&[b"h2"]) }
     }
 
     pub(crate) const fn config(&self, protocol: Protocol) -> &Arc<ClientConfig> {
@@ -139,8 +120,6 @@ impl ClientTls {
 pub(crate) fn server_name(host: &Host) -> io::Result<ServerName<'static>> {
     match host {
         Host::Ip(ip) => Ok(ServerName::IpAddress((*ip).into())),
-        Host::Name(name) => {
-            ServerName::try_from(name.to_string()).map_err(|e| io::Error::other(e.to_string()))
-        }
+        Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|e| io::Error::other(e.to_string())),
     }
 }

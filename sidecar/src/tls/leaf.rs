@@ -71,11 +71,7 @@ impl Leaves {
     /// # Errors
     /// When the system yields no randomness for their key.
     pub fn new(authority: Authority) -> Result<Self, rcgen::Error> {
-        Ok(Self {
-            authority,
-            key: KeyPair::generate()?,
-            made: Mutex::default(),
-        })
+        Ok(Self { authority, key: KeyPair::generate()?, made: Mutex::default() })
     }
 
     /// Who signs them.
@@ -105,23 +101,14 @@ impl Leaves {
                 made.remove(&oldest);
             }
         }
-        let leaf = Made {
-            config: Arc::clone(&config),
-            at: now,
-        };
+        let leaf = Made { config: Arc::clone(&config), at: now };
         made.insert(host.clone(), leaf);
         Ok(config)
     }
 
     fn make(&self, host: &Host, now: time::OffsetDateTime) -> Result<Arc<ServerConfig>, LeafError> {
-        let sign = |source| LeafError::Sign {
-            host: host.clone(),
-            source,
-        };
-        let unusable = |source| LeafError::Use {
-            host: host.clone(),
-            source,
-        };
+        let sign = |source| LeafError::Sign { host: host.clone(), source };
+        let unusable = |source| LeafError::Use { host: host.clone(), source };
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![match host {
             Host::Name(name) => SanType::DnsName(name.to_string().try_into().map_err(sign)?),
@@ -134,9 +121,7 @@ impl Leaves {
         params.use_authority_key_identifier_extension = true;
         params.not_before = now - BACKDATED;
         params.not_after = now + LEAF_VALIDITY;
-        let leaf = params
-            .signed_by(&self.key, self.authority.issuer())
-            .map_err(sign)?;
+        let leaf = params.signed_by(&self.key, self.authority.issuer()).map_err(sign)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
         let chain = vec![leaf.der().clone(), self.authority.der().clone()];
         let provider = super::provider();

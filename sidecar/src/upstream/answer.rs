@@ -74,8 +74,7 @@ impl AnswerBody {
 
     /// How the body ended; `None` while it has not.
     pub fn end(&self) -> Option<BodyEnd> {
-        self.end
-            .or_else(|| self.source.is_end_stream().then_some(BodyEnd::Complete))
+        self.end.or_else(|| self.source.is_end_stream().then_some(BodyEnd::Complete))
     }
 }
 
@@ -83,10 +82,7 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.end {
             Some(BodyEnd::Complete) => return Poll::Ready(None),
             Some(BodyEnd::Cut(cut)) if self.source.ended_unauthenticated() => {

@@ -54,9 +54,7 @@ pub(crate) struct Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector")
-            .field("own", &self.own)
-            .finish_non_exhaustive()
+        f.debug_struct("Connector").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
@@ -67,10 +65,7 @@ impl Connector {
         let wire = Wire::new(self.clock.clone());
         let gate = Gate::new(stream, Arc::clone(&wire));
         let (transport, http2) = match target.scheme {
-            Scheme::Http => (
-                Transport::Plain(gate),
-                target.protocol == Protocol::Http2,
-            ),
+            Scheme::Http => (Transport::Plain(gate), target.protocol == Protocol::Http2),
             Scheme::Https => {
                 let stream = self.handshake(target, gate).await?;
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -80,12 +75,7 @@ impl Connector {
                 (Transport::Tls(Box::new(stream)), http2)
             }
         };
-        Ok(Connected {
-            transport,
-            wire,
-            remote,
-            http2,
-        })
+        Ok(Connected { transport, wire, remote, http2 })
     }
 
     /// A plain TCP connection, for HTTP and for opaque tunnels alike.
@@ -128,8 +118,7 @@ impl Connector {
     fn is_own(&self, address: SocketAddr) -> bool {
         self.own.iter().any(|own| {
             own.port() == address.port()
-                && (own.ip() == address.ip().to_canonical()
-                    || (own.ip().is_unspecified() && address.ip().is_loopback()))
+                && (own.ip() == address.ip().to_canonical() || (own.ip().is_unspecified() && address.ip().is_loopback()))
         })
     }
 
@@ -159,29 +148,17 @@ macro_rules! forward {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         forward!(self, io => io.poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Transport {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         forward!(self, io => io.poll_write(cx, buf))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         forward!(self, io => io.poll_write_vectored(cx, bufs))
     }
 

@@ -55,13 +55,7 @@ pub(crate) struct Http2Body {
 impl Http1Body {
     pub(super) fn new(incoming: Incoming, busy: Busy, close_delimited: bool) -> Self {
         let strict = busy.token.is_some();
-        let mut body = Self {
-            incoming,
-            busy: Some(busy),
-            close_delimited,
-            unauthenticated: false,
-            strict,
-        };
+        let mut body = Self { incoming, busy: Some(busy), close_delimited, unauthenticated: false, strict };
         body.release_if_ended();
         body
     }
@@ -108,12 +102,7 @@ impl Http1Body {
 impl Busy {
     /// Gives the connection back, unless its request is still being written: then it closes.
     fn release(self) {
-        let Self {
-            connection,
-            token,
-            pool,
-            key,
-        } = self;
+        let Self { connection, token, pool, key } = self;
         let written = connection.wire.request_ended();
         if let Some(token) = token {
             connection.wire.disarm(token);
@@ -135,11 +124,7 @@ impl Drop for Http1Body {
 
 impl Http2Body {
     pub(super) const fn new(stream: RecvStream, hold: StreamHold) -> Self {
-        Self {
-            stream,
-            hold,
-            data_done: false,
-        }
+        Self { stream, hold, data_done: false }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -167,10 +152,7 @@ impl Http2Body {
 }
 
 impl Framed {
-    pub(super) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self {
             Self::Http1(body) => body.poll(cx),
             Self::Http2(body) => body.poll(cx),

@@ -1,8 +1,7 @@
 //! What is rebuilt when a request goes out: the URI's form, `Host`, the framing headers; and what never crosses a hop.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
@@ -41,17 +40,9 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in [
-        CONNECTION,
-        PROXY_CONNECTION,
-        KEEP_ALIVE,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        HTTP2_SETTINGS,
-    ] {
+    for name in
+        [CONNECTION, PROXY_CONNECTION, KEEP_ALIVE, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, HTTP2_SETTINGS]
+    {
         headers.remove(name);
     }
 }
@@ -66,10 +57,7 @@ pub(super) fn clean_answer(headers: &mut HeaderMap, upgraded: bool) {
 }
 
 /// Origin-form and `Host`; the framing follows from the body.
-pub(super) fn for_http1(
-    mut request: Request<SendBody>,
-    target: &Target,
-) -> Result<Request<SendBody>, NotSent> {
+pub(super) fn for_http1(mut request: Request<SendBody>, target: &Target) -> Result<Request<SendBody>, NotSent> {
     *request.uri_mut() = Uri::from(path_of(request.uri()));
     *request.version_mut() = Version::HTTP_11;
     let host = target.authority.to_host_header(target.scheme);
@@ -99,10 +87,7 @@ pub(super) fn for_http1(
 }
 
 /// Absolute URI, from which h2 makes the pseudo-headers.
-pub(super) fn for_http2(
-    mut request: Request<SendBody>,
-    target: &Target,
-) -> Result<Request<SendBody>, NotSent> {
+pub(super) fn for_http2(mut request: Request<SendBody>, target: &Target) -> Result<Request<SendBody>, NotSent> {
     *request.uri_mut() = Uri::builder()
         .scheme(target.scheme.as_str())
         .authority(target.authority.to_host_header(target.scheme))
@@ -110,10 +95,7 @@ pub(super) fn for_http2(
         .build()
         .map_err(|_| NotSent::Unsendable)?;
     *request.version_mut() = Version::HTTP_2;
-    let trailers = request
-        .headers()
-        .get(TE)
-        .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = request.headers().get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let size = framing_size(&request);
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
@@ -137,10 +119,7 @@ enum Framing {
 
 fn framing_size(request: &Request<SendBody>) -> Framing {
     let body = request.body();
-    let anticipated = || {
-        [Method::POST, Method::PUT, Method::PATCH].contains(request.method())
-            && !request.headers().contains_key(UPGRADE)
-    };
+    let anticipated = || [Method::POST, Method::PUT, Method::PATCH].contains(request.method()) && !request.headers().contains_key(UPGRADE);
     match body.size_hint().exact() {
         Some(0) if anticipated() => Framing::Length(0),
         Some(0) => Framing::None,
@@ -151,10 +130,7 @@ fn framing_size(request: &Request<SendBody>) -> Framing {
 }
 
 fn path_of(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query()
-        .filter(|path| !path.as_str().is_empty())
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"))
+    uri.path_and_query().filter(|path| !path.as_str().is_empty()).cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 #[cfg(test)]
@@ -164,10 +140,7 @@ mod tests {
 
     fn target() -> Target {
         let authority = Authority::parse("pay.example:8443", None);
-        Target::new(
-            Scheme::Https,
-            authority.unwrap_or_else(|e| unreachable!("{e}")),
-        )
+        Target::new(Scheme::Https, authority.unwrap_or_else(|e| unreachable!("{e}")))
     }
 
     #[test]
@@ -194,10 +167,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_keeps_its_two_headers_and_only_those() -> Result<(), http::Error> {
-        let request = Request::get("/chat")
-            .header("Connection", "keep-alive, Upgrade")
-            .header("Upgrade", "websocket")
-            .body(SendBody::empty())?;
+        let request =
+            Request::get("/chat").header("Connection", "keep-alive, Upgrade").header("Upgrade", "websocket").body(SendBody::empty())?;
         let sent = for_http1(request, &target()).unwrap_or_else(|e| unreachable!("{e}"));
         assert_eq!(sent.headers()["upgrade"], "websocket");
         assert_eq!(sent.headers()["connection"], "upgrade");

@@ -47,31 +47,16 @@ pub(super) struct Failed {
 
 impl Http1 {
     pub(super) async fn open(connected: Connected, over_tls: bool) -> Result<Self, NotSent> {
-        let Connected {
-            transport,
-            wire,
-            remote,
-            http2: _,
-        } = connected;
+        let Connected { transport, wire, remote, http2: _ } = connected;
         let io = TokioIo::new(Tap::http1(transport, Arc::clone(&wire)));
-        let (sender, connection) = hyper::client::conn::http1::Builder::new()
-            .handshake(io)
-            .await
-            .map_err(|e| NotSent::ConnectFailed(io::Error::other(e)))?;
+        let (sender, connection) =
+            hyper::client::conn::http1::Builder::new().handshake(io).await.map_err(|e| NotSent::ConnectFailed(io::Error::other(e)))?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(Self {
-            sender,
-            wire,
-            remote,
-            over_tls,
-            idle_since: Instant::now(),
-            reused: false,
-            task: task.abort_handle(),
-        })
+        Ok(Self { sender, wire, remote, over_tls, idle_since: Instant::now(), reused: false, task: task.abort_handle() })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -110,15 +95,9 @@ impl Http1 {
             Some(Err(mut failed)) => {
                 let request = failed.take_message();
                 let failure = self.failure(mark, Some(failed.error()));
-                Err(Failed {
-                    failure,
-                    request: request.map(|r| r.map(|mut outgoing| outgoing.take())),
-                })
+                Err(Failed { failure, request: request.map(|r| r.map(|mut outgoing| outgoing.take())) })
             }
-            None => Err(Failed {
-                failure: self.failure(mark, None),
-                request: None,
-            }),
+            None => Err(Failed { failure: self.failure(mark, None), request: None }),
         }
     }
 
@@ -127,18 +106,10 @@ impl Http1 {
         let why = self.wire.shut(Shut::Settled);
         self.task.abort();
         if why == Shut::Deadline {
-            return if self.wire.zero_below(mark) {
-                NotSent::DeadlineBeforeFirstByte.into()
-            } else {
-                Doubt::LeaseLost.into()
-            };
+            return if self.wire.zero_below(mark) { NotSent::DeadlineBeforeFirstByte.into() } else { Doubt::LeaseLost.into() };
         }
         if self.wire.zero_above(mark) {
-            return if error.is_some_and(hyper::Error::is_user) {
-                NotSent::Unsendable.into()
-            } else {
-                NotSent::ZeroBytesWritten.into()
-            };
+            return if error.is_some_and(hyper::Error::is_user) { NotSent::Unsendable.into() } else { NotSent::ZeroBytesWritten.into() };
         }
         error.map_or(Doubt::Reset, doubt_of).into()
     }
@@ -213,10 +184,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
         let ended = match &polled {
             None => true,

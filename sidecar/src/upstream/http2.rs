@@ -79,29 +79,18 @@ impl Drop for StreamHold {
 
 impl Shared {
     fn touch(&self) {
-        let mut last = self
-            .last_used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_used.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Instant::now();
     }
 
     fn idle(&self) -> Duration {
-        self.last_used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+        self.last_used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
 
 impl Http2 {
     pub(super) async fn open(connected: Connected) -> Result<Self, NotSent> {
-        let Connected {
-            transport,
-            wire,
-            remote,
-            http2: _,
-        } = connected;
+        let Connected { transport, wire, remote, http2: _ } = connected;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -136,15 +125,11 @@ impl Http2 {
             && !shared.wire.is_shut()
             && shared.wire.goaway().is_none()
             && shared.streams.load(Ordering::Acquire) < self.sender.current_max_send_streams()
-            && (!for_effect
-                || shared.streams.load(Ordering::Acquire) > 0
-                || shared.idle() < EFFECT_IDLE_LIMIT)
+            && (!for_effect || shared.streams.load(Ordering::Acquire) > 0 || shared.idle() < EFFECT_IDLE_LIMIT)
     }
 
     pub(super) fn is_dead(&self) -> bool {
-        self.shared.task.is_finished()
-            || self.shared.wire.is_shut()
-            || self.shared.wire.goaway().is_some()
+        self.shared.task.is_finished() || self.shared.wire.is_shut() || self.shared.wire.goaway().is_some()
     }
 
     pub(super) fn remote(&self) -> SocketAddr {
@@ -169,11 +154,7 @@ impl Http2 {
         let Self { sender, shared } = self;
         shared.streams.fetch_add(1, Ordering::AcqRel);
         shared.served.store(true, Ordering::Release);
-        let mut hold = StreamHold {
-            shared: Arc::clone(&shared),
-            token: None,
-            pump: None,
-        };
+        let mut hold = StreamHold { shared: Arc::clone(&shared), token: None, pump: None };
         let Ok(mut sender) = sender.ready().await else {
             // Never handed over at all.
             return Err((NotSent::ZeroBytesWritten.into(), Some(request)));
@@ -200,12 +181,7 @@ impl Http2 {
             });
             hold.pump = Some(pump.abort_handle());
         }
-        let exchange = Exchange {
-            shared: &shared,
-            mark,
-            id,
-            cut: &cut,
-        };
+        let exchange = Exchange { shared: &shared, mark, id, cut: &cut };
         match exchange.answer(response, hold.token).await {
             Ok(response) => Ok((response, hold)),
             Err(failure) => Err((failure, None)),
@@ -222,11 +198,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    async fn answer(
-        &self,
-        response: ResponseFuture,
-        token: Option<Token>,
-    ) -> Result<Response<RecvStream>, SendFailure> {
+    async fn answer(&self, response: ResponseFuture, token: Option<Token>) -> Result<Response<RecvStream>, SendFailure> {
         let outcome = match token {
             None => Some(response.await),
             Some(token) => tokio::select! {
@@ -245,11 +217,7 @@ impl Exchange<'_> {
     /// The deadline governs the connection, which fails past it, with all that is on it.
     fn overdue(&self) -> SendFailure {
         self.shared.task.abort();
-        if self.shared.wire.zero_below(self.mark) {
-            NotSent::DeadlineBeforeFirstByte.into()
-        } else {
-            Doubt::LeaseLost.into()
-        }
+        if self.shared.wire.zero_below(self.mark) { NotSent::DeadlineBeforeFirstByte.into() } else { Doubt::LeaseLost.into() }
     }
 
     fn failure(&self, error: &h2::Error) -> SendFailure {
@@ -260,11 +228,7 @@ impl Exchange<'_> {
         // h2 also reports a GOAWAY to streams that it does not exclude, once the connection ends: the frame decides.
         if let Some(last_stream) = wire.goaway() {
             return if last_stream < self.id {
-                NotSent::GoawayBelow {
-                    last_stream,
-                    stream: self.id,
-                }
-                .into()
+                NotSent::GoawayBelow { last_stream, stream: self.id }.into()
             } else {
                 Doubt::GoawayAmbiguous.into()
             };

@@ -19,10 +19,10 @@ use http_body::Body as _;
 use hyper_util::rt::TokioIo;
 
 pub use self::answer::{Answer, AnswerBody, BodyEnd, Cut, UpstreamIo};
-pub use self::failure::{Doubt, NotSent, SendFailure};
-pub(crate) use self::headers::{strip_hop_by_hop, wants_upgrade};
 use self::connect::Connector;
+pub use self::failure::{Doubt, NotSent, SendFailure};
 use self::framing::{Busy, Framed, Http1Body, Http2Body};
+pub(crate) use self::headers::{strip_hop_by_hop, wants_upgrade};
 use self::http1::Http1;
 use self::http2::Http2;
 use self::pool::{Freshness, Key, Pool};
@@ -46,21 +46,8 @@ pub struct Upstream {
 impl Upstream {
     /// A client that resolves with `resolver`, verifies with `tls`, counts deadlines on `clock`, and never connects
     /// to `own`, our own listeners.
-    pub fn new(
-        resolver: Arc<dyn Resolve>,
-        tls: ClientTls,
-        clock: BootClock,
-        own: Vec<SocketAddr>,
-    ) -> Self {
-        Self {
-            connector: Arc::new(Connector {
-                resolver,
-                tls,
-                clock,
-                own,
-            }),
-            pool: Arc::default(),
-        }
+    pub fn new(resolver: Arc<dyn Resolve>, tls: ClientTls, clock: BootClock, own: Vec<SocketAddr>) -> Self {
+        Self { connector: Arc::new(Connector { resolver, tls, clock, own }), pool: Arc::default() }
     }
 
     /// Sends one request to `target` and returns the head of its answer.
@@ -73,12 +60,7 @@ impl Upstream {
     ///
     /// # Errors
     /// [`SendFailure::NotSent`] where there is proof that nothing was executed, else [`SendFailure::Doubt`].
-    pub async fn send(
-        &self,
-        permit: Permit,
-        request: Request<SendBody>,
-        target: &Target,
-    ) -> Result<Answer, SendFailure> {
+    pub async fn send(&self, permit: Permit, request: Request<SendBody>, target: &Target) -> Result<Answer, SendFailure> {
         let kind = permit.into_kind();
         let upgrade = headers::wants_upgrade(request.headers());
         if upgrade && !matches!(kind, PermitKind::Session) {
@@ -94,9 +76,7 @@ impl Upstream {
         // A read may be sent again where a connection from the pool turns out to be dead; an effect only with proof.
         let mut spare = terms.is_none().then(|| copy_of(&request)).flatten();
         for _ in 0..UNSENT_ATTEMPTS {
-            let attempt = self
-                .attempt(&key, freshness, terms.clone(), request)
-                .await;
+            let attempt = self.attempt(&key, freshness, terms.clone(), request).await;
             let (failure, reused, unsent) = match attempt {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => *failed,
@@ -130,12 +110,7 @@ impl Upstream {
     }
 
     /// An open connection, from the pool if it has one that is fresh enough.
-    async fn link(
-        &self,
-        key: &Key,
-        freshness: Freshness,
-        for_effect: bool,
-    ) -> Result<Link, NotSent> {
+    async fn link(&self, key: &Key, freshness: Freshness, for_effect: bool) -> Result<Link, NotSent> {
         while let Some(mut connection) = self.pool.take_http1(key, freshness) {
             if connection.ready().await {
                 return Ok(Link::Http1(connection));
@@ -165,8 +140,7 @@ impl Upstream {
         request: Request<SendBody>,
     ) -> Result<Answer, Box<AttemptFailed>> {
         let reused = connection.reused;
-        let request = headers::for_http1(request, key)
-            .map_err(|proof| Box::new((proof.into(), false, None)))?;
+        let request = headers::for_http1(request, key).map_err(|proof| Box::new((proof.into(), false, None)))?;
         let (mut response, token) = match connection.send(terms, request).await {
             Ok(sent) => sent,
             Err(failed) => return Err(Box::new((failed.failure, reused, failed.request))),
@@ -183,35 +157,16 @@ impl Upstream {
         let (mut head, incoming) = response.into_parts();
         let close_delimited = Answer::is_close_delimited(&head, incoming.is_end_stream());
         headers::clean_answer(&mut head.headers, upgrade.is_some());
-        let busy = Busy {
-            connection,
-            token,
-            pool: Arc::clone(&self.pool),
-            key: Arc::clone(key),
-        };
-        let body = AnswerBody::new(Framed::Http1(Http1Body::new(
-            incoming,
-            busy,
-            close_delimited,
-        )));
-        Ok(Answer {
-            head,
-            body,
-            upgrade,
-            remote,
-            reused,
-        })
+        let busy = Busy { connection, token, pool: Arc::clone(&self.pool), key: Arc::clone(key) };
+        let body = AnswerBody::new(Framed::Http1(Http1Body::new(incoming, busy, close_delimited)));
+        Ok(Answer { head, body, upgrade, remote, reused })
     }
 
     /// Opens a plain TCP connection for a tunnel. The permit must be a session's.
     ///
     /// # Errors
     /// When the permit is of another kind, or no connection comes about.
-    pub async fn open_tunnel(
-        &self,
-        permit: Permit,
-        target: &Target,
-    ) -> Result<tokio::net::TcpStream, NotSent> {
+    pub async fn open_tunnel(&self, permit: Permit, target: &Target) -> Result<tokio::net::TcpStream, NotSent> {
         match permit.into_kind() {
             PermitKind::Session => self.connector.tcp(target).await,
             PermitKind::Read | PermitKind::Effect(_) => Err(NotSent::NoSession),
@@ -235,21 +190,14 @@ async fn over_http2(
 ) -> Result<Answer, Box<AttemptFailed>> {
     let remote = connection.remote();
     let reused = connection.was_used();
-    let request = headers::for_http2(request, key)
-        .map_err(|proof| Box::new((proof.into(), false, None)))?;
+    let request = headers::for_http2(request, key).map_err(|proof| Box::new((proof.into(), false, None)))?;
     let (response, hold) = match connection.send(terms, request).await {
         Ok(sent) => sent,
         Err((failure, unsent)) => return Err(Box::new((failure, reused, unsent))),
     };
     let (mut head, stream) = response.into_parts();
     headers::clean_answer(&mut head.headers, false);
-    Ok(Answer {
-        head,
-        body: AnswerBody::new(Framed::Http2(Http2Body::new(stream, hold))),
-        upgrade: None,
-        remote,
-        reused,
-    })
+    Ok(Answer { head, body: AnswerBody::new(Framed::Http2(Http2Body::new(stream, hold))), upgrade: None, remote, reused })
 }
 
 fn freshness_for(terms: Option<&EffectTerms>) -> Freshness {

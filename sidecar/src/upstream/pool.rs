@@ -63,11 +63,7 @@ impl Pool {
             Freshness::New => return None,
         };
         let mut state = self.state();
-        let State {
-            origins,
-            idle_total,
-            ..
-        } = &mut *state;
+        let State { origins, idle_total, .. } = &mut *state;
         let idle = &mut origins.get_mut(key)?.http1;
         while let Some(connection) = idle.pop() {
             *idle_total -= 1;
@@ -100,11 +96,7 @@ impl Pool {
         if !state.origins.contains_key(key) {
             state.origins.insert(key.clone(), Idle::default());
         }
-        let State {
-            origins,
-            idle_total,
-            ..
-        } = &mut *state;
+        let State { origins, idle_total, .. } = &mut *state;
         if let Some(idle) = origins.get_mut(key)
             && idle.http1.len() < IDLE_PER_ORIGIN
         {
@@ -139,10 +131,8 @@ impl State {
         self.swept = Some(Instant::now());
         let mut idle_total = 0;
         self.origins.retain(|_, idle| {
-            idle.http1
-                .retain(|c| !c.is_closed() && c.idle_since.elapsed() <= IDLE_LIMIT);
-            let stale =
-                |c: &Http2| c.is_dead() || c.idle().is_some_and(|idle| idle > IDLE_LIMIT);
+            idle.http1.retain(|c| !c.is_closed() && c.idle_since.elapsed() <= IDLE_LIMIT);
+            let stale = |c: &Http2| c.is_dead() || c.idle().is_some_and(|idle| idle > IDLE_LIMIT);
             if idle.http2.as_ref().is_some_and(stale) {
                 idle.http2 = None;
             }

@@ -51,10 +51,7 @@ enum Seen {
 
 impl FrameScan {
     fn after_preface() -> Self {
-        Self {
-            skip: PREFACE_LEN,
-            ..Self::default()
-        }
+        Self { skip: PREFACE_LEN, ..Self::default() }
     }
 
     fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
@@ -92,11 +89,7 @@ impl FrameScan {
         if kind == HEADERS {
             seen(Seen::HeadStarted(stream));
         }
-        self.current = Some(FrameHead {
-            kind,
-            flags,
-            stream,
-        });
+        self.current = Some(FrameHead { kind, flags, stream });
     }
 
     fn ended(&mut self, frame: FrameHead, seen: &mut impl FnMut(Seen)) {
@@ -126,9 +119,7 @@ impl FrameScan {
             self.last_stream[self.last_stream_len] = *byte;
             self.last_stream_len += 1;
             if self.last_stream_len == 4 {
-                seen(Seen::Goaway(
-                    u32::from_be_bytes(self.last_stream) & 0x7fff_ffff,
-                ));
+                seen(Seen::Goaway(u32::from_be_bytes(self.last_stream) & 0x7fff_ffff));
             }
         }
     }
@@ -150,22 +141,11 @@ struct Frames {
 
 impl<S> Tap<S> {
     pub(crate) const fn http1(inner: S, wire: Arc<Wire>) -> Self {
-        Self {
-            inner,
-            wire,
-            frames: None,
-        }
+        Self { inner, wire, frames: None }
     }
 
     pub(crate) fn http2(inner: S, wire: Arc<Wire>) -> Self {
-        Self {
-            inner,
-            wire,
-            frames: Some(Box::new(Frames {
-                out: FrameScan::after_preface(),
-                back: FrameScan::default(),
-            })),
-        }
+        Self { inner, wire, frames: Some(Box::new(Frames { out: FrameScan::after_preface(), back: FrameScan::default() })) }
     }
 
     fn accepted(&mut self, len: usize, bufs: &[IoSlice<'_>]) {
@@ -188,11 +168,7 @@ impl<S> Tap<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
         if let Poll::Ready(Ok(())) = polled {
@@ -214,11 +190,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(len)) = polled {
             self.accepted(len, &[IoSlice::new(buf)]);
@@ -226,11 +198,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         polled
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(len)) = polled {
             self.accepted(len, bufs);

@@ -111,10 +111,7 @@ impl Wire {
 
     /// Where the counters stand before a request is handed over.
     pub(crate) fn mark(&self) -> Mark {
-        Mark {
-            above: self.above.load(Ordering::Acquire),
-            below: self.below.load(Ordering::Acquire),
-        }
+        Mark { above: self.above.load(Ordering::Acquire), below: self.below.load(Ordering::Acquire) }
     }
 
     /// From now until the request is fully written (or [`Wire::disarm`]), `terms` govern the connection.
@@ -128,11 +125,7 @@ impl Wire {
             terms,
             above_at_start: mark.above,
             below_at_start: mark.below,
-            carrier: if on_stream {
-                Carrier::Unnamed
-            } else {
-                Carrier::Connection
-            },
+            carrier: if on_stream { Carrier::Unnamed } else { Carrier::Connection },
         });
         self.governed.store(ledger.slots.len(), Ordering::Release);
         Token(token)
@@ -155,11 +148,7 @@ impl Wire {
 
     fn remove(&self, ledger: &mut Ledger, mut which: impl FnMut(&Slot) -> bool) {
         ledger.slots.retain(|slot| !which(slot));
-        if !ledger
-            .slots
-            .iter()
-            .any(|slot| slot.carrier == Carrier::Unnamed)
-        {
+        if !ledger.slots.iter().any(|slot| slot.carrier == Carrier::Unnamed) {
             ledger.end_written.clear();
         }
         self.governed.store(ledger.slots.len(), Ordering::Release);
@@ -219,11 +208,7 @@ impl Wire {
             Carrier::Unnamed => false,
             Carrier::Stream(id) => ledger.head_written >= id,
         };
-        if first_byte_written {
-            slot.terms.last_byte_by()
-        } else {
-            slot.terms.send_by.min(slot.terms.last_byte_by())
-        }
+        if first_byte_written { slot.terms.last_byte_by() } else { slot.terms.send_by.min(slot.terms.last_byte_by()) }
     }
 
     /// Resolves, with the connection shut, when the effect's deadline passes before it is fully written; else never.
@@ -320,10 +305,7 @@ impl Wire {
 }
 
 fn shut_error() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::TimedOut,
-        "the connection was shut for writing",
-    )
+    io::Error::new(io::ErrorKind::TimedOut, "the connection was shut for writing")
 }
 
 /// The TCP stream itself, which takes no byte that the connection's ledger does not allow.
@@ -340,34 +322,20 @@ impl<S> Gate<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.wire
-            .write(|| Pin::new(&mut this.inner).poll_write(cx, buf))
+        this.wire.write(|| Pin::new(&mut this.inner).poll_write(cx, buf))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.wire
-            .write(|| Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))
+        this.wire.write(|| Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
