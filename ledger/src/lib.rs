@@ -1,1 +1,4 @@
-//! The control plane: journal, engine and the calls of sidecars.
+//! The control plane: the journal, the engine that drives the rules over it, and the calls of sidecars and people.
+
+pub mod journal;
+pub mod vault;
