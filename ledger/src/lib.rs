@@ -1,4 +1,14 @@
 //! The control plane: the journal, the engine that drives the rules over it, and the calls of sidecars and people.
 
+pub mod auth;
+pub mod engine;
+mod grpc;
+mod http;
 pub mod journal;
+pub mod policy;
+mod serve;
+mod tls;
 pub mod vault;
+pub mod views;
+
+pub use serve::{Ledger, Settings, StartError};

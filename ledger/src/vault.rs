@@ -130,7 +130,7 @@ fn context(key: &str, number: u32) -> Vec<u8> {
 }
 
 /// Reads 32 bytes of key; makes them, readable by the owner only, when the file is not there.
-fn key_file(path: &Path, random: &SystemRandom) -> Result<[u8; KEY_LEN], VaultError> {
+pub(crate) fn key_file(path: &Path, random: &SystemRandom) -> Result<[u8; KEY_LEN], VaultError> {
     let failed = |reason: String| VaultError::KeyFile { path: path.display().to_string(), reason };
     match fs::read(path) {
         Ok(bytes) => bytes.as_slice().try_into().map_err(|_| failed(format!("holds {} bytes where {KEY_LEN} belong", bytes.len()))),

@@ -72,7 +72,7 @@ impl State {
     }
 
     /// The run whose chain an event belongs to, looked up before the event changes anything.
-    fn run_of(&self, fact: &Fact) -> Option<RunId> {
+    pub fn run_of(&self, fact: &Fact) -> Option<RunId> {
         let of_effect = |id: &EffectId| self.effects.get(id).map(|effect| effect.spec.run.clone());
         match fact {
             Fact::RunOpened { run, .. } | Fact::DuplicateObserved { run, .. } => Some(run.clone()),
@@ -178,8 +178,12 @@ impl State {
 
     fn boot_gone(&mut self, boot: &BootId, ts: Timestamp) {
         self.boots_gone.insert(boot.clone(), ts);
-        for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot && !effect.read) {
-            effect.caller_gone = true;
+        for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot) {
+            effect.caller_gone |= !effect.read;
+            if effect.is_in_flight() {
+                // Nobody is left to renew it.
+                effect.lease_until = effect.lease_until.min(ts);
+            }
         }
     }
 

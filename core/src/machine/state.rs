@@ -83,6 +83,18 @@ impl State {
         self.by_key.get(key).and_then(|id| self.effects.get(id))
     }
 
+    /// Whether this decision led to a grant, or was given up: its repeat is answered from that, whatever policy says now.
+    pub fn has_decided(&self, boot: &BootId, decision: &DecisionId) -> bool {
+        self.decisions.contains_key(&(boot.clone(), decision.clone()))
+    }
+
+    /// Sidecars whose grants are in flight or whose answers may be unread, and of which nobody has said that they are gone.
+    pub fn boots_with_callers(&self) -> std::collections::HashSet<BootId> {
+        let open = |effect: &&Effect| (effect.is_in_flight() || effect.is_unread()) && !effect.caller_gone;
+        let boots = self.effects.values().filter(open).map(|effect| effect.holder.0.clone());
+        boots.filter(|boot| !self.boots_gone.contains_key(boot)).collect()
+    }
+
     /// The highest span number of `boot` on record; zero when there is none.
     pub fn spans_through(&self, boot: &BootId) -> u64 {
         self.spans_through.get(boot).copied().unwrap_or(0)
@@ -90,7 +102,9 @@ impl State {
 
     /// Gives every grant a fresh lease, as the ledger does when it starts: it cannot know what was renewed while it was away.
     pub fn restart_leases(&mut self, now: Timestamp, lease: Millis) {
-        for effect in self.effects.values_mut().filter(|effect| effect.is_in_flight()) {
+        let gone = &self.boots_gone;
+        let held = |effect: &&mut Effect| effect.is_in_flight() && !gone.contains_key(&effect.holder.0);
+        for effect in self.effects.values_mut().filter(held) {
             effect.lease_until = now.after(lease);
         }
     }

@@ -1,0 +1,319 @@
+//! The engine over the memory journal: group commit, waiting, unknown fates, restarts.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kybernis_core::ids::{
+    BodyDigest, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, Principal, RequestDigest, SpanId, ToolName,
+};
+use kybernis_core::machine::{
+    Approval, Decide, DerivedMode, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, SettleOutcome, StoredAnswer,
+};
+
+use super::*;
+use crate::journal::{Append, Epoch, Fault, Head, MemoryJournal, Pending};
+
+const POLICY: PolicyDigest = PolicyDigest::from_bytes([9; 32]);
+const BODY: &[u8] = b"{\"order\":1}";
+
+struct Rig {
+    engine: Engine,
+    journal: Arc<Counted>,
+    _policy: watch::Sender<PolicyDigest>,
+    _folder: tempfile::TempDir,
+}
+
+/// Counts appends: the group commits of a real store.
+#[derive(Debug, Default)]
+struct Counted {
+    inner: MemoryJournal,
+    appends: AtomicUsize,
+}
+
+impl Journal for Counted {
+    fn acquire(&self) -> Pending<'_, (Epoch, Head)> {
+        self.inner.acquire()
+    }
+
+    fn append(&self, append: Append) -> Pending<'_, Head> {
+        self.appends.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            // As long as a disk takes, so that callers gather meanwhile.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            self.inner.append(append).await
+        })
+    }
+
+    fn read(&self, after: u64, limit: u32) -> Pending<'_, Vec<Vec<u8>>> {
+        self.inner.read(after, limit)
+    }
+
+    fn read_blobs(&self, key: &str) -> Pending<'_, Vec<Vec<u8>>> {
+        self.inner.read_blobs(key)
+    }
+
+    fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
+        self.inner.drop_blobs(key)
+    }
+}
+
+async fn rig() -> Rig {
+    rig_on(Arc::default(), tempfile::tempdir().unwrap()).await
+}
+
+async fn rig_on(journal: Arc<Counted>, folder: tempfile::TempDir) -> Rig {
+    let vault = Arc::new(Vault::open(folder.path()).unwrap());
+    let (policy, watch) = watch::channel(POLICY);
+    let settings = Settings { tick: Duration::from_millis(5), ..Settings::default() };
+    let (engine, _) = Engine::open(Arc::clone(&journal) as Arc<dyn Journal>, vault, watch, settings).await.unwrap();
+    Rig { engine, journal, _policy: policy, _folder: folder }
+}
+
+fn agent() -> AgentId {
+    AgentId::new("trader").unwrap()
+}
+
+fn boot() -> BootId {
+    BootId::new("boot-1").unwrap()
+}
+
+/// A Decide of one key, under a decision id of its own.
+fn call(key: u8, decision: &str) -> DecideParts {
+    let decide = Decide {
+        boot: boot(),
+        decision: DecisionId::new(decision).unwrap(),
+        agent: agent(),
+        run: RunId::new("run-1").unwrap(),
+        explicit_run: false,
+        span: SpanId::new(&format!("span-{decision}")).unwrap(),
+        parent_span: None,
+        tool: ToolName::new("orders").unwrap(),
+        action: "POST broker.test/v1/orders".to_owned(),
+        level: KeyLevel::Tool,
+        keys: vec![KeyDigest::from_bytes([key; 32])],
+        key_hint: "order:1".to_owned(),
+        meaning: Meaning::from_bytes([key; 32]),
+        fingerprint: Some(Fingerprint::from_bytes([key; 32])),
+        principal: Principal::from_bytes([1; 32]),
+        derived: DerivedMode::Default,
+        derived_window: Millis::from_secs(600),
+        retention: Millis::from_secs(72 * 3600),
+        probe: None,
+        policy: POLICY,
+        policy_id: String::new(),
+        approval: None,
+        attempt: 1,
+        observed: Vec::new(),
+        lease: Millis::from_secs(30),
+        patience_over: false,
+    };
+    DecideParts { decide, probe_request: None, wait: Millis::from_secs(5), hold: Millis::new(0) }
+}
+
+fn settle(grant: &Grant, outcome: SettleOutcome) -> Settle {
+    Settle {
+        boot: boot(),
+        effect: grant.effect.clone(),
+        fence: grant.fence,
+        outcome,
+        fingerprint: None,
+        latency: Millis::new(3),
+        bytes_out: 10,
+        bytes_in: 11,
+    }
+}
+
+fn completed() -> SettleOutcome {
+    SettleOutcome::Completed(StoredAnswer {
+        status: 201,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        trailers: Vec::new(),
+        digest: BodyDigest::from_bytes([7; 32]),
+        len: BODY.len() as u64,
+        stored: true,
+    })
+}
+
+async fn granted(engine: &Engine, parts: DecideParts) -> Grant {
+    match engine.decide(parts).await.unwrap() {
+        DecideAnswer::Grant(grant) => grant,
+        other => panic!("expected a grant, got {other:?}"),
+    }
+}
+
+async fn refused(engine: &Engine, parts: DecideParts) -> Refuse {
+    match engine.decide(parts).await.unwrap() {
+        DecideAnswer::Refuse(refuse) => refuse,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn many_callers_share_one_commit() {
+    let rig = rig().await;
+    let calls = (0..64).map(|n| granted(&rig.engine, call(n, &format!("d-{n}"))));
+    let grants = futures::future::join_all(calls).await;
+    let distinct: std::collections::HashSet<_> = grants.iter().map(|grant| grant.effect.clone()).collect();
+    assert_eq!(distinct.len(), 64);
+    assert!(rig.journal.appends.load(Ordering::Relaxed) <= 4, "{} appends", rig.journal.appends.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_second_call_waits_for_the_first_and_gets_its_answer() {
+    let rig = rig().await;
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    let second = tokio::spawn({
+        let engine = rig.engine.clone();
+        async move { engine.decide(call(1, "d-2")).await.unwrap() }
+    });
+    while rig.engine.read(|state| state.last_ts()).await.is_err() {}
+    rig.engine.settle(agent(), settle(&grant, completed()), Some(BODY.to_vec())).await.unwrap().unwrap();
+    let DecideAnswer::Replay(replay) = second.await.unwrap() else { panic!("no replay") };
+    assert_eq!((replay.answer.status, replay.span.as_str()), (201, "span-d-1"));
+    let body = rig.engine.body(agent(), replay.effect, replay.fence).await.unwrap().unwrap().unwrap();
+    assert_eq!(body.concat(), BODY);
+}
+
+#[tokio::test]
+async fn patience_ends_in_effect_in_flight() {
+    let rig = rig().await;
+    granted(&rig.engine, call(1, "d-1")).await;
+    let hasty = DecideParts { wait: Millis::new(30), ..call(1, "d-2") };
+    let refuse = refused(&rig.engine, hasty).await;
+    assert_eq!(refuse.code, Code::EffectInFlight);
+    assert!(refuse.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn one_of_those_who_wait_gets_a_key_that_becomes_free() {
+    let rig = rig().await;
+    let first = granted(&rig.engine, call(1, "d-1")).await;
+    let waiting: Vec<_> = (2..6)
+        .map(|n| {
+            let engine = rig.engine.clone();
+            tokio::spawn(async move { engine.decide(DecideParts { wait: Millis::new(400), ..call(1, &format!("d-{n}")) }).await.unwrap() })
+        })
+        .collect();
+    let refused = SettleOutcome::NotSent(NotSentProof::ConnectFailed);
+    rig.engine.settle(agent(), settle(&first, refused), None).await.unwrap().unwrap();
+    let answers = futures::future::join_all(waiting).await;
+    let grants = answers.iter().filter(|answer| matches!(answer, Ok(DecideAnswer::Grant(grant)) if grant.fence.get() == 2)).count();
+    let in_flight =
+        |answer: &Result<DecideAnswer, _>| matches!(answer, Ok(DecideAnswer::Refuse(refuse)) if refuse.code == Code::EffectInFlight);
+    assert_eq!((grants, answers.iter().filter(|answer| in_flight(answer)).count()), (1, 3));
+}
+
+#[tokio::test]
+async fn an_append_of_unknown_fate_grants_once() {
+    for fault in [Fault::LostBeforeCommit, Fault::LostAfterCommit] {
+        let rig = rig().await;
+        granted(&rig.engine, call(9, "d-0")).await;
+        rig.journal.inner.inject(fault);
+        let grant = granted(&rig.engine, call(1, "d-1")).await;
+        assert_eq!(granted(&rig.engine, call(1, "d-1")).await, grant, "{fault:?}");
+        let effects = rig.engine.read(|state| state.effects().count()).await.unwrap();
+        assert_eq!(effects, 2, "{fault:?}");
+        rig.journal.inner.inject(fault);
+        let standing = rig.engine.settle(agent(), settle(&grant, completed()), Some(BODY.to_vec())).await.unwrap().unwrap();
+        assert!(standing.stands, "{fault:?}");
+        let body = rig.engine.body(agent(), grant.effect, grant.fence).await.unwrap().unwrap();
+        assert_eq!(body.map(|chunks| chunks.concat()).as_deref(), Some(BODY), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_comes_back_knows_everything_it_acknowledged() {
+    let Rig { engine, journal, _folder: folder, .. } = rig().await;
+    let grant = granted(&engine, call(1, "d-1")).await;
+    engine.settle(agent(), settle(&grant, completed()), Some(BODY.to_vec())).await.unwrap().unwrap();
+    let open = granted(&engine, call(2, "d-2")).await;
+    let before = engine.read(|state| state.run(&RunId::new("run-1").unwrap()).cloned()).await.unwrap();
+    drop(engine);
+
+    let rig = rig_on(journal, folder).await;
+    assert_eq!(rig.engine.read(|state| state.run(&RunId::new("run-1").unwrap()).cloned()).await.unwrap(), before);
+    assert!(matches!(rig.engine.decide(call(1, "d-3")).await.unwrap(), DecideAnswer::Replay(replay) if replay.effect == grant.effect));
+    assert_eq!(granted(&rig.engine, call(2, "d-2")).await, open, "the same decision gets the same grant");
+    let events = rig.engine.run_events(RunId::new("run-1").unwrap(), 1, 2).await.unwrap().unwrap();
+    assert_eq!(events.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[tokio::test]
+async fn a_deposed_owner_answers_nothing_more() {
+    let rig = rig().await;
+    let successor = rig_on(Arc::clone(&rig.journal), tempfile::tempdir().unwrap()).await;
+    assert!(rig.engine.decide(call(1, "d-1")).await.is_err());
+    granted(&successor.engine, call(1, "d-1")).await;
+}
+
+#[tokio::test]
+async fn another_policy_in_force_is_stale_and_appends_nothing() {
+    let rig = rig().await;
+    let mut parts = call(1, "d-1");
+    parts.decide.policy = PolicyDigest::from_bytes([8; 32]);
+    assert_eq!(rig.engine.decide(parts).await.unwrap(), DecideAnswer::PolicyStale(POLICY));
+    assert_eq!(rig.engine.read(|state| state.effects().count()).await.unwrap(), 0);
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    let mut repeat = call(1, "d-1");
+    repeat.decide.policy = PolicyDigest::from_bytes([8; 32]);
+    assert_eq!(granted(&rig.engine, repeat).await, grant, "a repeat is answered from what was decided");
+}
+
+#[tokio::test]
+async fn a_call_is_held_until_a_person_decides() {
+    let rig = rig().await;
+    let mut parts = DecideParts { hold: Millis::from_secs(20), ..call(1, "d-1") };
+    let digest = RequestDigest::from_bytes([5; 32]);
+    parts.decide.approval =
+        Some(Approval { digest, required: 1, class: "desk".to_owned(), expires_after: Millis::from_secs(60), summary: "qty=1".to_owned() });
+    let asked = {
+        tokio::spawn({
+            let engine = rig.engine.clone();
+            async move { engine.decide(parts).await.unwrap() }
+        })
+    };
+    let gate: GateId = loop {
+        let gates = rig.engine.read(|state| state.gates().map(|gate| gate.spec.gate.clone()).collect::<Vec<_>>()).await.unwrap();
+        if let Some(gate) = gates.into_iter().next() {
+            break gate;
+        }
+        tokio::task::yield_now().await;
+    };
+    let word = |digest| DecideGate {
+        gate: gate.clone(),
+        digest: Some(digest),
+        person: PersonId::new("local:ada").unwrap(),
+        verdict: GateVerdict::Approve,
+        reason: "ok".to_owned(),
+    };
+    let wrong = rig.engine.decide_gate(word(RequestDigest::from_bytes([6; 32]))).await.unwrap().unwrap_err();
+    assert_eq!(wrong.code, Code::ApprovalMismatch);
+    rig.engine.decide_gate(word(digest)).await.unwrap().unwrap();
+    assert!(matches!(asked.await.unwrap(), DecideAnswer::Grant(grant) if grant.approval == Some(gate)));
+}
+
+#[tokio::test]
+async fn a_boot_that_is_gone_leaves_its_effects_in_doubt() {
+    let rig = rig().await;
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    rig.engine.boot_gone(boot()).await.unwrap();
+    loop {
+        let id = grant.effect.clone();
+        if rig.engine.read(move |state| state.effect(&id).unwrap().is_in_doubt()).await.unwrap() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(refused(&rig.engine, call(1, "d-2")).await.code, Code::EffectInDoubt);
+}
+
+#[tokio::test]
+async fn an_agent_settles_only_its_own_effects() {
+    let rig = rig().await;
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    let stranger = AgentId::new("stranger").unwrap();
+    let doubt = SettleOutcome::InDoubt { cause: DoubtCause::Reset, status: None };
+    let refuse = rig.engine.settle(stranger.clone(), settle(&grant, doubt), None).await.unwrap().unwrap_err();
+    assert_eq!(refuse.code, Code::NotFound);
+    rig.engine.settle(agent(), settle(&grant, completed()), Some(BODY.to_vec())).await.unwrap().unwrap();
+    assert_eq!(rig.engine.body(stranger, grant.effect, grant.fence).await.unwrap().unwrap(), None);
+}

@@ -1,0 +1,95 @@
+//! Decides that wait: for another call's flight, or for a person. Waiting holds no claim.
+
+use std::collections::HashMap;
+
+use kybernis_core::ids::{EffectId, GateId};
+use kybernis_proto::{DecideAnswer, DecideParts};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// One Decide until it is answered.
+pub(super) struct Waiting {
+    pub(super) parts: DecideParts,
+    answer: oneshot::Sender<DecideAnswer>,
+    /// When it stops waiting for another's flight.
+    flight_until: Instant,
+    /// When it stops waiting for a person.
+    person_until: Instant,
+}
+
+/// What a Decide waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Obstacle {
+    /// Another call's effect is in flight.
+    Flight(EffectId),
+    /// A person has not decided yet.
+    Person(GateId),
+}
+
+impl Waiting {
+    pub(super) fn new(parts: DecideParts, answer: oneshot::Sender<DecideAnswer>) -> Self {
+        let now = Instant::now();
+        let flight_until = now + parts.wait.to_std();
+        let person_until = now + parts.hold.to_std();
+        Self { parts, answer, flight_until, person_until }
+    }
+
+    /// Nobody waits for the answer any more: granting it would only put the effect in doubt.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    pub(super) fn patience_over(&self) -> bool {
+        Instant::now() >= self.flight_until
+    }
+
+    pub(super) fn holds_for_person(&self) -> bool {
+        Instant::now() < self.person_until
+    }
+
+    pub(super) fn until(&self, obstacle: &Obstacle) -> Instant {
+        match obstacle {
+            Obstacle::Flight(_) => self.flight_until,
+            Obstacle::Person(_) => self.person_until,
+        }
+    }
+
+    pub(super) fn send(self, answer: DecideAnswer) {
+        // A sidecar that gave up says so with Abandon.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// All that wait, by what stands in their way, in the order in which they came.
+#[derive(Default)]
+pub(super) struct Parked {
+    by_obstacle: HashMap<Obstacle, Vec<Box<Waiting>>>,
+}
+
+impl Parked {
+    pub(super) fn park(&mut self, obstacle: Obstacle, waiting: Box<Waiting>) {
+        self.by_obstacle.entry(obstacle).or_default().push(waiting);
+    }
+
+    /// Those who waited for this.
+    pub(super) fn wake(&mut self, obstacle: &Obstacle) -> Vec<Box<Waiting>> {
+        self.by_obstacle.remove(obstacle).unwrap_or_default()
+    }
+
+    /// Those whose time is over, and nobody who has gone.
+    pub(super) fn overdue(&mut self) -> Vec<Box<Waiting>> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (obstacle, waiting) in &mut self.by_obstacle {
+            waiting.retain(|one| !one.is_deserted());
+            due.extend(waiting.extract_if(.., |one| one.until(obstacle) <= now));
+        }
+        self.by_obstacle.retain(|_, waiting| !waiting.is_empty());
+        due
+    }
+
+    /// Everyone, for another run after memory was dropped.
+    pub(super) fn all(&mut self) -> Vec<Box<Waiting>> {
+        self.by_obstacle.drain().flat_map(|(_, waiting)| waiting).collect()
+    }
+}

@@ -1,0 +1,364 @@
+//! The writer's task: batch after batch, one append each.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kybernis_core::ids::{AgentId, PolicyDigest};
+use kybernis_core::machine::{Action, Command, Entropy, Event, Observe, Outcome, Refuse, Reply, State, apply};
+use kybernis_core::reason::Code;
+use kybernis_core::time::Timestamp;
+use kybernis_proto::DecideAnswer;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::batch::{Answer, Ask, Look};
+use super::index::{self, Index};
+use super::presence::Presence;
+use super::waiting::{Obstacle, Parked, Waiting};
+use super::{EngineError, PROBE, ProbeOrder, Prober, Settings, blob_key};
+use crate::journal::{Append, Blob, Epoch, Head, Journal, JournalError};
+use crate::vault::Vault;
+
+/// Asks that one append may answer: bounds a segment, and how long the first in it waits for the last.
+const BATCH: usize = 512;
+
+/// Segments read at once while folding.
+const READ_AHEAD: u32 = 256;
+
+/// Waits between tries to take the epoch again after an append of unknown fate.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Wall time that never runs backwards: anchored once, then counted monotonically.
+#[derive(Debug)]
+struct Clock {
+    anchor: Instant,
+    wall: Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { anchor: Instant::now(), wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+
+    fn now(&self, last: Timestamp) -> Timestamp {
+        let ms = (self.wall + self.anchor.elapsed()).as_millis();
+        Timestamp::from_epoch_ms(u64::try_from(ms).unwrap_or(u64::MAX)).max(last)
+    }
+}
+
+/// What a batch has led to in memory, before it is durable.
+#[derive(Default)]
+struct Staged {
+    events: Vec<Event>,
+    blobs: Vec<Blob>,
+    actions: Vec<Action>,
+    decided: Vec<(Box<Waiting>, Decided)>,
+    replies: Vec<(Command, Option<AgentId>, Vec<Blob>, Answer, Reply)>,
+    looks: Vec<Look>,
+}
+
+/// Where one Decide of a batch stands.
+enum Decided {
+    Answer(DecideAnswer),
+    Park(Obstacle),
+}
+
+pub(super) struct Writer {
+    journal: Arc<dyn Journal>,
+    vault: Arc<Vault>,
+    policy: watch::Receiver<PolicyDigest>,
+    probers: Arc<Mutex<HashMap<u64, Prober>>>,
+    settings: Settings,
+    clock: Clock,
+    epoch: Epoch,
+    head: Head,
+    state: State,
+    index: Index,
+    parked: Parked,
+    presence: Presence,
+}
+
+impl Writer {
+    pub(super) async fn open(
+        journal: Arc<dyn Journal>,
+        vault: Arc<Vault>,
+        policy: watch::Receiver<PolicyDigest>,
+        probers: Arc<Mutex<HashMap<u64, Prober>>>,
+        settings: Settings,
+    ) -> Result<Self, EngineError> {
+        let (epoch, head) = journal.acquire().await?;
+        let (clock, state, index) = (Clock::start(), State::default(), Index::default());
+        let (parked, presence) = (Parked::default(), Presence::default());
+        let mut writer = Self { journal, vault, policy, probers, settings, clock, epoch, head, state, index, parked, presence };
+        writer.refold().await?;
+        Ok(writer)
+    }
+
+    /// Builds memory anew from the journal.
+    async fn refold(&mut self) -> Result<(), EngineError> {
+        self.state = State::default();
+        self.index = Index::default();
+        let mut after = 0;
+        while after < self.head.segments {
+            let segments = self.journal.read(after, READ_AHEAD).await?;
+            if segments.is_empty() {
+                return Err(JournalError::Corrupt { segment: after + 1 }.into());
+            }
+            for bytes in segments {
+                after += 1;
+                let events = index::decode(after, &bytes)?;
+                events.iter().enumerate().for_each(|(position, event)| self.fold(event, after, position));
+            }
+        }
+        let now = self.clock.now(self.state.last_ts());
+        self.state.restart_leases(now, self.settings.lease);
+        self.presence.expect(self.state.boots_with_callers());
+        Ok(())
+    }
+
+    fn fold(&mut self, event: &Event, segment: u64, position: usize) {
+        if let Some(run) = self.state.run_of(&event.fact) {
+            self.index.note(run, segment, position);
+        }
+        self.state.fold(event);
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Ask>) -> Result<(), EngineError> {
+        let mut tick = tokio::time::interval(self.settings.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asks = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                taken = queue.recv_many(&mut asks, BATCH) => if taken == 0 {
+                    return Ok(());
+                },
+                _ = tick.tick() => self.look_at_time(&mut asks),
+            }
+            self.serve(asks.drain(..).collect()).await?;
+        }
+    }
+
+    /// What time alone asks for.
+    fn look_at_time(&mut self, asks: &mut Vec<Ask>) {
+        let own = |command| Ask::Command { by: None, command, blobs: Vec::new(), answer: Answer::nobody() };
+        asks.push(own(Command::Expire));
+        asks.extend(self.presence.gone(self.settings.absence).into_iter().map(|boot| own(Command::Observe(Observe::BootGone { boot }))));
+        asks.extend(self.parked.overdue().into_iter().map(Ask::Decide));
+    }
+
+    /// One batch: decided in memory, appended once, then answered.
+    async fn serve(&mut self, asks: VecDeque<Ask>) -> Result<(), EngineError> {
+        let mut staged = self.stage(asks)?;
+        while !staged.events.is_empty() {
+            let events = index::encode(&staged.events);
+            let append = Append { epoch: self.epoch, expected: self.head, events, blobs: std::mem::take(&mut staged.blobs) };
+            match self.journal.append(append).await {
+                Ok(head) => {
+                    self.head = head;
+                    break;
+                }
+                Err(JournalError::Unknown(reason)) => {
+                    tracing::warn!(reason, "an append's fate is unknown: reading the journal again before anything is answered");
+                    staged = self.recover(staged).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.answer(staged).await;
+        Ok(())
+    }
+
+    /// Drops memory, takes the epoch (which orders or kills the append), folds what is durable and decides the batch again.
+    /// Whatever of it was durable answers as a repeat does.
+    async fn recover(&mut self, staged: Staged) -> Result<Staged, EngineError> {
+        let (epoch, head) = loop {
+            match self.journal.acquire().await {
+                Ok(taken) => break taken,
+                Err(error) => {
+                    tracing::error!(%error, "the journal does not answer");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        (self.epoch, self.head) = (epoch, head);
+        self.refold().await?;
+        let mut asks = VecDeque::new();
+        for (command, by, blobs, answer, _) in staged.replies {
+            asks.push_back(Ask::Command { by, command, blobs, answer });
+        }
+        asks.extend(staged.decided.into_iter().map(|(waiting, _)| Ask::Decide(waiting)));
+        asks.extend(self.parked.all().into_iter().map(Ask::Decide));
+        asks.extend(staged.looks.into_iter().map(Ask::Read));
+        self.stage(asks)
+    }
+
+    fn stage(&mut self, mut asks: VecDeque<Ask>) -> Result<Staged, EngineError> {
+        let mut staged = Staged::default();
+        while let Some(ask) = asks.pop_front() {
+            let woken = staged.actions.len();
+            match ask {
+                Ask::Read(look) => staged.looks.push(look),
+                Ask::Presence { boot, present } => self.presence.note(boot, present),
+                Ask::Decide(waiting) => self.stage_decide(waiting, &mut staged)?,
+                Ask::Command { by, command, blobs, answer } => {
+                    let reply = self.stage_command(by.as_ref(), &command, &blobs, &mut staged)?;
+                    staged.replies.push((command, by, blobs, answer, reply));
+                }
+            }
+            for action in &staged.actions[woken..] {
+                let obstacle = match action {
+                    Action::Wake { effect } => Obstacle::Flight(effect.clone()),
+                    Action::GateDecided { gate } => Obstacle::Person(gate.clone()),
+                    Action::Probe { .. } | Action::GateOpened { .. } | Action::DropBody { .. } | Action::Alarm { .. } => continue,
+                };
+                asks.extend(self.parked.wake(&obstacle).into_iter().map(Ask::Decide));
+                // Those of this very batch who found the obstacle before it went away.
+                let (waits, rest) = std::mem::take(&mut staged.decided)
+                    .into_iter()
+                    .partition(|(_, decided)| matches!(decided, Decided::Park(found) if *found == obstacle));
+                staged.decided = rest;
+                let waits: Vec<(Box<Waiting>, Decided)> = waits;
+                asks.extend(waits.into_iter().map(|(waiting, _)| Ask::Decide(waiting)));
+            }
+        }
+        Ok(staged)
+    }
+
+    /// Applies a command to memory and keeps what it led to; the reply waits for the append.
+    fn take_in(&mut self, command: &Command, staged: &mut Staged) -> Result<(Reply, bool), EngineError> {
+        let now = self.clock.now(self.state.last_ts());
+        let entropy = Entropy::new(self.vault.random()?);
+        let Outcome { events, reply, actions } = apply(&self.state, command, now, entropy);
+        let segment = self.head.segments + 1;
+        for (position, event) in (staged.events.len()..).zip(&events) {
+            self.fold(event, segment, position);
+        }
+        let changed = !events.is_empty();
+        staged.events.extend(events);
+        staged.actions.extend(actions);
+        Ok((reply, changed))
+    }
+
+    fn stage_command(
+        &mut self,
+        by: Option<&AgentId>,
+        command: &Command,
+        blobs: &[Blob],
+        staged: &mut Staged,
+    ) -> Result<Reply, EngineError> {
+        let stranger = |effect| self.state.effect(effect).is_some_and(|effect| by.is_some_and(|by| effect.spec.agent != *by));
+        match command {
+            Command::Settle(settle) if stranger(&settle.effect) => {
+                let refuse = Refuse::new(Code::NotFound, format!("There is no effect {} of this agent.", settle.effect));
+                return Ok(Reply::Refuse(Box::new(refuse)));
+            }
+            Command::Evidence(evidence) if stranger(&evidence.effect) => return Ok(Reply::Done),
+            _ => {}
+        }
+        let (reply, changed) = self.take_in(command, staged)?;
+        if changed {
+            staged.blobs.extend_from_slice(blobs);
+        }
+        if let Command::Renew(renew) = command {
+            self.state.extend_leases(renew, self.clock.now(self.state.last_ts()));
+        }
+        Ok(reply)
+    }
+
+    fn stage_decide(&mut self, mut waiting: Box<Waiting>, staged: &mut Staged) -> Result<(), EngineError> {
+        if waiting.is_deserted() {
+            return Ok(());
+        }
+        let decide = &mut waiting.parts.decide;
+        let in_force = *self.policy.borrow();
+        if decide.policy != in_force && !self.state.has_decided(&decide.boot, &decide.decision) {
+            staged.decided.push((waiting, Decided::Answer(DecideAnswer::PolicyStale(in_force))));
+            return Ok(());
+        }
+        // What the sidecar saw of its callers bears on what the call meets: it is taken in first, in the same append.
+        let observed = std::mem::take(&mut decide.observed);
+        let boot = decide.boot.clone();
+        if !observed.is_empty() {
+            self.take_in(&Command::Observe(Observe::Seen { boot, observed: observed.clone() }), staged)?;
+        }
+        waiting.parts.decide.patience_over = waiting.patience_over();
+        let command = Command::Decide(Box::new(waiting.parts.decide.clone()));
+        waiting.parts.decide.observed = observed;
+        let (reply, _) = self.take_in(&command, staged)?;
+        let decided = match reply {
+            Reply::Grant(grant) => Decided::Answer(DecideAnswer::Grant(*grant)),
+            Reply::Replay(replay) => Decided::Answer(DecideAnswer::Replay(*replay)),
+            Reply::Wait { effect } => Decided::Park(Obstacle::Flight(effect)),
+            Reply::Refuse(refuse) => match &refuse.gate {
+                Some(gate) if refuse.code == Code::ApprovalRequired && waiting.holds_for_person() => {
+                    Decided::Park(Obstacle::Person(gate.clone()))
+                }
+                _ => Decided::Answer(DecideAnswer::Refuse(*refuse)),
+            },
+            Reply::Renewed { .. } | Reply::Settled { .. } | Reply::SpansAcked { .. } | Reply::Done => {
+                let refuse = Refuse::new(Code::LedgerUnavailable, "The ledger could not name a new effect.".to_owned());
+                Decided::Answer(DecideAnswer::Refuse(refuse))
+            }
+        };
+        staged.decided.push((waiting, decided));
+        Ok(())
+    }
+
+    /// Everything that was promised is durable now.
+    async fn answer(&mut self, staged: Staged) {
+        for (waiting, decided) in staged.decided {
+            match decided {
+                Decided::Answer(answer) => waiting.send(answer),
+                Decided::Park(obstacle) => self.parked.park(obstacle, waiting),
+            }
+        }
+        for (_, _, _, answer, reply) in staged.replies {
+            answer.send(reply);
+        }
+        for look in staged.looks {
+            look(&self.state, &self.index);
+        }
+        for action in staged.actions {
+            self.act(action).await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Wake { .. } => {}
+            Action::GateDecided { gate } => tracing::info!(%gate, "a gate was decided"),
+            Action::GateOpened { gate } => tracing::info!(%gate, "a gate waits for a person"),
+            Action::Alarm { effect } => tracing::error!(%effect, "an effect was executed twice: its earlier grant is proven too"),
+            Action::DropBody { effect } => {
+                let last = self.state.effect(&effect).map_or(1, |effect| effect.fence.get());
+                for fence in (1..=last).filter_map(kybernis_core::machine::Fence::new) {
+                    if let Err(error) = self.journal.drop_blobs(&blob_key(&effect, fence)).await {
+                        tracing::warn!(%effect, %error, "an answer past its retention could not be dropped");
+                    }
+                }
+            }
+            Action::Probe { agent, effect, fence, sealed } => {
+                let asked_at = self.clock.now(self.state.last_ts());
+                self.state.note_probe(&effect, asked_at);
+                match self.vault.open_text(PROBE, &sealed) {
+                    Ok(request) => self.order(&agent, ProbeOrder { effect, fence, request, asked_at }),
+                    Err(error) => tracing::error!(%effect, %error, "a probe cannot be opened"),
+                }
+            }
+        }
+    }
+
+    /// Hands a probe to the first live sidecar of the agent that has room for it.
+    fn order(&self, agent: &AgentId, order: ProbeOrder) {
+        let mut probers = self.probers.lock().unwrap_or_else(PoisonError::into_inner);
+        probers.retain(|_, (_, orders)| !orders.is_closed());
+        let mut order = Some(order);
+        for (_, orders) in probers.values().filter(|(of, _)| of == agent) {
+            match order.take().map(|order| orders.try_send(order)) {
+                None | Some(Ok(())) => return,
+                Some(Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back))) => order = Some(back),
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The gRPC service of sidecars: authenticates, parses, asks the engine.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::{Stream, StreamExt as _};
+use kybernis_core::ids::{BootId, EffectId};
+use kybernis_core::ksp::KspEvent;
+use kybernis_core::machine::{Abandon, Evidence, Fence, Renew, Settle, Spans};
+use kybernis_proto::v1::ledger_server::Ledger;
+use kybernis_proto::{decide_request, v1};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::auth::{AuthError, Claims, Endpoint, TokenKey, Workload};
+use crate::engine::{CallError, Engine, EngineError};
+use crate::policy::InForce;
+use crate::vault::Vault;
+
+/// Spans in one batch; a sidecar sends fewer.
+const SPANS_MAX: usize = 1024;
+
+/// Messages that wait for a slow reader of one stream.
+const STREAM_QUEUE: usize = 16;
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    engine: Engine,
+    vault: Arc<Vault>,
+    tokens: Arc<TokenKey>,
+    policy: watch::Receiver<InForce>,
+    /// The last boot of each instance: a new one says that its predecessor's process is over.
+    living: Mutex<std::collections::HashMap<String, BootId>>,
+    closing: CancellationToken,
+}
+
+impl Service {
+    /// A service over `engine` that ends its streams when `closing` is cancelled.
+    pub(crate) fn new(
+        engine: Engine,
+        vault: Arc<Vault>,
+        tokens: Arc<TokenKey>,
+        policy: watch::Receiver<InForce>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { engine, vault, tokens, policy, living: Mutex::default(), closing }
+    }
+
+    fn admit(&self, metadata: &MetadataMap) -> Result<(Claims, Workload), Status> {
+        let authorization = metadata.get("authorization").and_then(|value| value.to_str().ok());
+        let claims = self.tokens.admit(authorization, Endpoint::Sidecar)?;
+        let workload = claims.workload.clone().ok_or_else(|| Status::permission_denied("the token names no workload"))?;
+        Ok((claims, workload))
+    }
+
+    /// The boot that `workload` had before, whose process is over now.
+    fn succeed(&self, workload: &Workload, boot: &BootId) -> Option<BootId> {
+        let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.insert(workload.instance.clone(), boot.clone()).filter(|before| before != boot)
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Missing | AuthError::Invalid | AuthError::Expired => Self::unauthenticated(error.to_string()),
+            AuthError::Forbidden => Self::permission_denied(error.to_string()),
+        }
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<EngineError> for Status {
+    fn from(error: EngineError) -> Self {
+        tracing::error!(%error, "a stored value cannot be read");
+        Self::internal(error.to_string())
+    }
+}
+
+fn boot(text: &str) -> Result<BootId, Status> {
+    BootId::new(text).map_err(|error| Status::invalid_argument(format!("boot: {error}")))
+}
+
+#[tonic::async_trait]
+impl Ledger for Service {
+    type FetchBodyStream = Messages<v1::BodyChunk>;
+    type StreamSpansStream = Messages<v1::SpanAck>;
+    type WatchPolicyStream = Messages<v1::PolicyUpdate>;
+    type WatchProbesStream = Messages<v1::ProbeOrder>;
+
+    async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterReply>, Status> {
+        let (claims, workload) = self.admit(request.metadata())?;
+        let request = request.into_inner();
+        let boot = boot(&request.boot)?;
+        if let Some(before) = self.succeed(&workload, &boot) {
+            self.engine.boot_gone(before).await?;
+        }
+        let through = {
+            let boot = boot.clone();
+            self.engine.read(move |state| state.spans_through(&boot)).await?
+        };
+        tracing::info!(agent = %workload.agent, run = %workload.run, %boot, capture = request.capture, "a sidecar registered");
+        Ok(Response::new(v1::RegisterReply {
+            tenant: claims.tenant.to_string(),
+            agent: workload.agent.to_string(),
+            run: workload.run.to_string(),
+            labels: workload.labels.into_iter().collect(),
+            tenant_secret: self.vault.tenant_secret().as_bytes().to_vec(),
+            spans_through: through,
+        }))
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideReply>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let parts = decide_request(request.into_inner(), workload.agent)?;
+        let answer = self.engine.decide(parts).await?;
+        Ok(Response::new((&answer).into()))
+    }
+
+    async fn settle(&self, request: Request<v1::SettleRequest>) -> Result<Response<v1::SettleReply>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request.into_inner())?;
+        match self.engine.settle(workload.agent, settle, body).await? {
+            Ok(standing) => {
+                let gate = standing.gate.map(|gate| gate.to_string()).unwrap_or_default();
+                Ok(Response::new(v1::SettleReply { stands: standing.stands, gate }))
+            }
+            Err(refuse) if refuse.code == kybernis_core::reason::Code::NotFound => Err(Status::not_found(refuse.detail)),
+            Err(refuse) => Err(Status::unavailable(refuse.detail)),
+        }
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let renew = Renew::try_from(request.into_inner())?;
+        let lost = self.engine.renew(workload.agent, renew).await?;
+        let lost = lost.into_iter().map(|(effect, fence)| v1::Lease { effect: effect.to_string(), fence: fence.get() }).collect();
+        Ok(Response::new(v1::RenewReply { lost }))
+    }
+
+    async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonReply>, Status> {
+        self.admit(request.metadata())?;
+        self.engine.abandon(Abandon::try_from(request.into_inner())?).await?;
+        Ok(Response::new(v1::AbandonReply {}))
+    }
+
+    async fn fetch_body(&self, request: Request<v1::FetchBodyRequest>) -> Result<Response<Self::FetchBodyStream>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let request = request.into_inner();
+        let effect = EffectId::new(&request.effect).map_err(|error| Status::invalid_argument(format!("effect: {error}")))?;
+        let fence = Fence::new(request.fence).ok_or_else(|| Status::invalid_argument("fence: is at least 1"))?;
+        let body = self.engine.body(workload.agent, effect, fence).await??;
+        let chunks = body.ok_or_else(|| Status::not_found("no body is kept for this effect and fence"))?;
+        let chunks = futures::stream::iter(chunks.into_iter().map(|data| Ok(v1::BodyChunk { data })));
+        Ok(Response::new(chunks.boxed()))
+    }
+
+    async fn stream_spans(&self, request: Request<Streaming<v1::SpanBatch>>) -> Result<Response<Self::StreamSpansStream>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let engine = self.engine.clone();
+        let batches = request.into_inner().take_until(self.closing.clone().cancelled_owned());
+        let acks = batches.then(move |batch| {
+            let (engine, agent) = (engine.clone(), workload.agent.clone());
+            async move {
+                let spans = spans(batch?, agent)?;
+                Ok(v1::SpanAck { through: engine.spans(spans).await? })
+            }
+        });
+        Ok(Response::new(acks.boxed()))
+    }
+
+    async fn watch_policy(&self, request: Request<Streaming<v1::PolicyAck>>) -> Result<Response<Self::WatchPolicyStream>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let mut acks = request.into_inner();
+        let (updates, receive) = mpsc::channel(STREAM_QUEUE);
+        let (engine, mut policy, closing) = (self.engine.clone(), self.policy.clone(), self.closing.clone());
+        policy.mark_changed();
+        tokio::spawn(async move {
+            let mut presence = None;
+            loop {
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = updates.closed() => return,
+                    changed = policy.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let set = policy.borrow_and_update().clone();
+                        let update = v1::PolicyUpdate { digest: set.digest.as_bytes().to_vec(), policy_set: set.json.to_vec() };
+                        if updates.send(Ok(update)).await.is_err() {
+                            return;
+                        }
+                    }
+                    ack = acks.message() => match ack {
+                        Ok(Some(ack)) => {
+                            note(&ack, &workload);
+                            if let (None, Ok(boot)) = (&presence, BootId::new(&ack.boot)) {
+                                presence = Some(engine.presence(boot));
+                            }
+                        }
+                        Ok(None) | Err(_) => return,
+                    },
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive).boxed()))
+    }
+
+    async fn watch_probes(&self, request: Request<v1::WatchProbesRequest>) -> Result<Response<Self::WatchProbesStream>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let orders = ReceiverStream::new(self.engine.probes(workload.agent)).map(|order| {
+            Ok(v1::ProbeOrder {
+                effect: order.effect.to_string(),
+                fence: order.fence.get(),
+                request: order.request,
+                asked_at_ms: order.asked_at.epoch_ms(),
+            })
+        });
+        Ok(Response::new(orders.take_until(self.closing.clone().cancelled_owned()).boxed()))
+    }
+
+    async fn report_probe(&self, request: Request<v1::ProbeReport>) -> Result<Response<v1::ProbeReportReply>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        self.engine.evidence(workload.agent, Evidence::try_from(request.into_inner())?).await?;
+        Ok(Response::new(v1::ProbeReportReply {}))
+    }
+}
+
+fn spans(batch: v1::SpanBatch, agent: kybernis_core::ids::AgentId) -> Result<Spans, Status> {
+    if batch.spans.len() > SPANS_MAX {
+        return Err(Status::invalid_argument(format!("spans: {} in one batch; at most {SPANS_MAX} are allowed", batch.spans.len())));
+    }
+    let parse = |bytes: &Vec<u8>| {
+        serde_json::from_slice::<KspEvent>(bytes).map_err(|error| Status::invalid_argument(format!("spans: not KSP v1: {error}")))
+    };
+    let spans = batch.spans.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(Spans { boot: boot(&batch.boot)?, agent, first_seq: batch.first_seq, spans })
+}
+
+fn note(ack: &v1::PolicyAck, workload: &Workload) {
+    if ack.error.is_empty() {
+        tracing::debug!(agent = %workload.agent, digest = hex::encode(&ack.digest), "a sidecar runs with this policy");
+    } else {
+        tracing::error!(agent = %workload.agent, error = ack.error, "a sidecar could not take the policy into force");
+    }
+}

@@ -1,0 +1,72 @@
+//! The ledger's own certificate: a small CA in the data folder and a leaf for loopback, made on first use.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// The name that sidecars expect in the certificate.
+pub(crate) const SERVER_NAME: &str = "ledger.kybernis";
+
+/// Where the CA's certificate lies in the data folder.
+pub(crate) const CA_FILE: &str = "ledger-ca.pem";
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A certificate cannot be made.
+    #[error("the ledger's certificate cannot be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+/// A leaf and its key in PEM. Made anew at each start, signed by a CA that lies in `dir`, so that sidecars go on trusting it.
+pub(crate) fn leaf(dir: &Path) -> Result<(String, String), TlsError> {
+    let issuer = ca(dir)?;
+    let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned(), "localhost".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, "Kybernis ledger");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &issuer)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn ca(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
+    let (key_path, ca_path) = (dir.join("ledger-ca.key"), dir.join(CA_FILE));
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TlsError::File { path: path.display().to_string(), source }),
+    };
+    if let (Some(key), Some(certificate)) = (read(&key_path)?, read(&ca_path)?) {
+        return Ok(Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?);
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Kybernis ledger CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    write(&key_path, &key.serialize_pem(), 0o600)?;
+    write(&ca_path, &certificate.pem(), 0o644)?;
+    Ok(Issuer::new(params, key))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |source| TlsError::File { path: path.display().to_string(), source };
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&draft, path).map_err(failed)
+}
