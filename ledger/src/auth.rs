@@ -66,8 +66,11 @@ impl Role {
 pub struct Workload {
     /// Who acts.
     pub agent: AgentId,
-    /// The implicit run.
+    /// The workload's own run.
     pub run: RunId,
+    /// Whether somebody named it; else it is implicit.
+    #[serde(default)]
+    pub explicit_run: bool,
     /// What selectors look at.
     pub labels: BTreeMap<String, String>,
     /// One pod, or one `kybernis run`: has one living sidecar at a time.

@@ -118,6 +118,7 @@ impl Ledger for Service {
             labels: workload.labels.into_iter().collect(),
             tenant_secret: self.vault.tenant_secret().as_bytes().to_vec(),
             spans_through: through,
+            explicit_run: workload.explicit_run,
         }))
     }
 
@@ -197,8 +198,7 @@ impl Ledger for Service {
                             return;
                         }
                         let set = policy.borrow_and_update().clone();
-                        let update = v1::PolicyUpdate { digest: set.digest.as_bytes().to_vec(), policy_set: set.json.to_vec() };
-                        if updates.send(Ok(update)).await.is_err() {
+                        if updates.send(Ok(update(&set))).await.is_err() {
                             return;
                         }
                     }
@@ -235,6 +235,16 @@ impl Ledger for Service {
         self.engine.evidence(workload.agent, Evidence::try_from(request.into_inner())?).await?;
         Ok(Response::new(v1::ProbeReportReply {}))
     }
+}
+
+fn update(set: &InForce) -> v1::PolicyUpdate {
+    let secrets = set.secrets.iter().map(|(named, value)| v1::Secret {
+        namespace: named.namespace.clone(),
+        name: named.name.clone(),
+        key: named.key.clone(),
+        value: value.to_vec(),
+    });
+    v1::PolicyUpdate { digest: set.digest.as_bytes().to_vec(), policy_set: set.json.to_vec(), secrets: secrets.collect() }
 }
 
 fn spans(batch: v1::SpanBatch, agent: kybernis_core::ids::AgentId) -> Result<Spans, Status> {

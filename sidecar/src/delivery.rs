@@ -242,10 +242,6 @@ impl AgentIo {
         &self.facts
     }
 
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
-    }
-
     fn poll_write_with(&self, cx: &mut Context<'_>, write: impl Fn() -> io::Result<usize>) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.socket.poll_write_ready(cx))?;

@@ -3,13 +3,17 @@
 pub mod arrival;
 pub mod body;
 pub mod boot_clock;
+pub mod control;
 pub mod delivery;
 mod head_check;
 pub mod listen;
 pub mod permit;
 pub mod resolve;
+pub mod serve;
 pub mod server;
 pub mod session;
+pub mod spool;
+pub mod stack;
 pub mod target;
 mod tcp_info;
 pub mod tls;

@@ -15,11 +15,13 @@ pub struct JsonError {
     pub rule: String,
     /// Byte offset from the document's start.
     pub at: usize,
+    /// The document can be read in two ways, as with a member that occurs twice; else it is no JSON at all.
+    pub ambiguous: bool,
 }
 
 pub(super) fn document(bytes: &[u8]) -> Result<Json, JsonError> {
     let text =
-        std::str::from_utf8(bytes).map_err(|error| JsonError { rule: "the body is not UTF-8".to_owned(), at: error.valid_up_to() })?;
+        std::str::from_utf8(bytes).map_err(|error| JsonError { rule: "the body is not UTF-8".to_owned(), at: error.valid_up_to(), ambiguous: false })?;
     let mut parser = Parser { text, at: 0, path: Vec::new() };
     parser.space();
     let value = parser.value()?;
@@ -38,7 +40,7 @@ struct Parser<'t> {
 
 impl Parser<'_> {
     fn error(&self, rule: impl Into<String>) -> JsonError {
-        JsonError { rule: rule.into(), at: self.at }
+        JsonError { rule: rule.into(), at: self.at, ambiguous: false }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -108,7 +110,7 @@ impl Parser<'_> {
             let name = self.string()?;
             if !names.insert(name.clone()) {
                 let pointer = self.path.iter().chain([&name]).map(|token| format!("/{token}")).collect::<String>();
-                return Err(JsonError { rule: format!("the member {pointer} occurs twice"), at: start });
+                return Err(JsonError { rule: format!("the member {pointer} occurs twice"), at: start, ambiguous: true });
             }
             self.space();
             self.expect(b':', "`:` after the member name")?;

@@ -294,3 +294,96 @@ pub(super) fn proof(failure: &SendFailure) -> &NotSent {
         SendFailure::Doubt(doubt) => panic!("in doubt: {doubt}"),
     }
 }
+
+/// A far side that says back what it was sent, over TLS, in the version that ALPN chose.
+pub(super) async fn echoing(alpn: &'static [&'static [u8]]) -> (SocketAddr, Arc<Mutex<usize>>) {
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let count = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&count);
+    let acceptor = tokio_rustls::TlsAcceptor::from(far_server(alpn));
+    let address = far_side(move |_, stream| {
+        let (acceptor, counted) = (acceptor.clone(), Arc::clone(&counted));
+        async move {
+            let Ok(tls) = acceptor.accept(stream).await else {
+                return;
+            };
+            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                *counted.lock().unwrap() += 1;
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect().await?.to_bytes();
+                    let text = format!("{:?} {} {} ", head.version, head.method, head.uri.path());
+                    let mut echo = text.into_bytes();
+                    echo.extend_from_slice(&body);
+                    Ok::<_, hyper::Error>(Response::new(Full::new(bytes::Bytes::from(echo))))
+                }
+            });
+            let io = TokioIo::new(tls);
+            let _ = if http2 {
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await
+            } else {
+                hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+            };
+        }
+    })
+    .await;
+    (address, count)
+}
+
+/// Runs curl; its exit status and what it printed.
+pub(super) async fn curl(arguments: &[&str]) -> (i32, String) {
+    let output = tokio::process::Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "20"])
+        .args(arguments)
+        .env_clear()
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// The agent's TLS, trusting the sidecar's CA.
+pub(super) async fn agent_tls(
+    rig: &Rig,
+    stream: TcpStream,
+    name: &str,
+    alpn: &[&[u8]],
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rig.listeners.settings.leaves.authority().der().clone()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(crate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Opens a CONNECT through the proxy.
+pub(super) async fn connected(rig: &Rig, authority: &str) -> TcpStream {
+    let mut stream = rig.connect().await;
+    let connect = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    let opened = exchange(&mut stream, &connect, "\r\n\r\n").await;
+    assert!(opened.starts_with("HTTP/1.1 200 "), "{opened}");
+    stream
+}
+
+/// An upstream client on its own, without an edge before it.
+pub(super) fn client(clock: &BootClock) -> Upstream {
+    Upstream::new(names(), far_tls(), clock.clone(), Vec::new())
+}
+
+pub(super) fn effect(clock: &BootClock) -> Permit {
+    Permit::effect(Granted::by_ledger(), generous(clock).1)
+}
+
+pub(super) fn post(body: SendBody) -> Request<SendBody> {
+    Request::post("/orders").body(body).unwrap()
+}

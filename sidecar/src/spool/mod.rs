@@ -1,0 +1,56 @@
+//! What the ledger has still to be told, on disk: outcomes that must not be lost, and spans.
+//!
+//! Outcomes (Settle, Abandon) are one file each, fsynced before anything is built on them; a later life of the sidecar
+//! delivers what an earlier one left. Spans are an append-only log for each boot, kept until they are acknowledged.
+
+mod outcomes;
+mod spans;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kybernis_core::ids::BootId;
+
+pub use self::outcomes::Outcomes;
+pub use self::spans::{Kind, Spans};
+use crate::control::Control;
+
+/// Why the spool cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the spool {path}: {source}")]
+pub struct SpoolError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Both parts.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    /// Settle and Abandon.
+    pub outcomes: Arc<Outcomes>,
+    /// SPAN_START and SPAN_END.
+    pub spans: Arc<Spans>,
+}
+
+impl Spool {
+    /// Opens the spool in `folder`, made where it is not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn open(folder: &Path, boot: &BootId) -> Result<Self, SpoolError> {
+        std::fs::create_dir_all(folder).map_err(|source| SpoolError { path: folder.into(), source })?;
+        let outcomes = Arc::new(Outcomes::open(folder)?);
+        let spans = Arc::new(Spans::open(folder, boot)?);
+        Ok(Self { outcomes, spans })
+    }
+
+    /// Delivers, for as long as the process lives.
+    pub fn deliver(&self, control: &Control) {
+        tokio::spawn(Arc::clone(&self.outcomes).deliver(control.clone()));
+        tokio::spawn(Arc::clone(&self.spans).deliver(control.clone()));
+    }
+}

@@ -1,0 +1,330 @@
+//! Spans on their way to the ledger: numbered, kept on disk until acknowledged, bounded. When the bound is reached the
+//! oldest reads go first, and are counted.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use kybernis_core::ids::BootId;
+use kybernis_core::ksp::KspEvent;
+use kybernis_proto::v1;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::SpoolError;
+use crate::control::{Backoff, CallError, Control};
+
+/// Spans kept while the ledger is away, in bytes.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The share of reads that goes when the bound is reached: dropping in bulk keeps the log from being rewritten often.
+const DROP_SHARE: usize = 4;
+/// Spans in one batch.
+const BATCH: usize = 256;
+/// Batches on their way without an acknowledgement.
+const WINDOW: usize = 1;
+
+/// What a span is about, for the order in which spans are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A read: dropped first.
+    Read,
+    /// Anything else: kept.
+    Kept,
+}
+
+/// The spans that are not acknowledged.
+#[derive(Debug)]
+pub struct Spans {
+    boot: BootId,
+    path: PathBuf,
+    state: Mutex<State>,
+    news: Notify,
+    earlier: Mutex<Vec<(BootId, PathBuf)>>,
+}
+
+#[derive(Debug)]
+struct State {
+    log: File,
+    queue: VecDeque<Span>,
+    bytes: usize,
+    /// The number of the first span in the queue.
+    first: u64,
+    dropped: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Span {
+    kind: Kind,
+    json: Bytes,
+}
+
+impl Spans {
+    pub(super) fn open(folder: &Path, boot: &BootId) -> Result<Self, SpoolError> {
+        let failed = |path: &Path| { let path = path.to_owned(); move |source| SpoolError { path, source } };
+        let mut earlier = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed(folder))? {
+            let path = entry.map_err(failed(folder))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("spans-")?.strip_suffix(".log"));
+            if let Some(of) = name.and_then(|name| BootId::new(name).ok()) {
+                earlier.push((of, path.clone()));
+            }
+        }
+        let path = folder.join(format!("spans-{boot}.log"));
+        let log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed(&path))?;
+        let state = State { log, queue: VecDeque::new(), bytes: 0, first: 1, dropped: 0 };
+        Ok(Self { boot: boot.clone(), path, state: Mutex::new(state), news: Notify::new(), earlier: Mutex::new(earlier) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Spans that were dropped because the bound was reached.
+    pub fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    /// Whether every span is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.state().queue.is_empty()
+    }
+
+    /// Takes spans in, in order. A span that cannot be written to the log is still sent, unless the process dies first.
+    pub fn record(&self, kind: Kind, events: &[KspEvent]) {
+        {
+            let mut state = self.state();
+            for event in events {
+                // KSP events are strings, integers and maps with text keys: this cannot fail.
+                let json = Bytes::from(serde_json::to_vec(event).unwrap_or_default());
+                let number = state.first + state.queue.len() as u64;
+                if let Err(error) = write(&mut state.log, number, kind, &json) {
+                    tracing::warn!(%error, "a span could not be written to the spool");
+                }
+                state.bytes += json.len();
+                state.queue.push_back(Span { kind, json });
+            }
+            if state.bytes > BYTES_MAX
+                && let Err(error) = self.make_room(&mut state)
+            {
+                tracing::warn!(%error, "the spool of spans could not be rewritten");
+            }
+        }
+        self.news.notify_one();
+    }
+
+    /// Drops the oldest reads. What was never sent has no number that anybody knows, so the rest closes up; a batch on its
+    /// way keeps its place.
+    fn make_room(&self, state: &mut State) -> io::Result<()> {
+        let on_its_way = BATCH.min(state.queue.len());
+        let reads = state.queue.iter().skip(on_its_way).filter(|span| span.kind == Kind::Read).count();
+        let mut to_drop = reads.div_ceil(DROP_SHARE);
+        state.dropped += to_drop as u64;
+        tracing::warn!(spans = to_drop, "the spool is full: the oldest reads' spans are dropped");
+        let mut kept = VecDeque::with_capacity(state.queue.len());
+        for (place, span) in state.queue.drain(..).enumerate() {
+            if place >= on_its_way && span.kind == Kind::Read && to_drop > 0 {
+                to_drop -= 1;
+            } else {
+                kept.push_back(span);
+            }
+        }
+        state.bytes = kept.iter().map(|span| span.json.len()).sum();
+        state.queue = kept;
+        self.rewrite(state)
+    }
+
+    fn rewrite(&self, state: &mut State) -> io::Result<()> {
+        let draft = self.path.with_extension("partial");
+        let mut log = File::create(&draft)?;
+        for (number, span) in (state.first..).zip(&state.queue) {
+            write(&mut log, number, span.kind, &span.json)?;
+        }
+        fs::rename(&draft, &self.path)?;
+        state.log = OpenOptions::new().append(true).open(&self.path)?;
+        Ok(())
+    }
+
+    fn batch(&self) -> Option<v1::SpanBatch> {
+        let state = self.state();
+        let spans: Vec<Vec<u8>> = state.queue.iter().take(BATCH).map(|span| span.json.to_vec()).collect();
+        (!spans.is_empty()).then(|| v1::SpanBatch { boot: self.boot.to_string(), first_seq: state.first, spans })
+    }
+
+    fn acknowledged(&self, through: u64) {
+        let mut state = self.state();
+        while state.first <= through {
+            let Some(span) = state.queue.pop_front() else { break };
+            state.bytes = state.bytes.saturating_sub(span.json.len());
+            state.first += 1;
+        }
+        if state.queue.is_empty()
+            && let Err(error) = state.log.set_len(0)
+        {
+            tracing::warn!(%error, "the spool of spans could not be shortened");
+        }
+    }
+
+    /// Delivers what earlier lives left, then this one's spans as they come.
+    pub(super) async fn deliver(self: Arc<Self>, control: Control) {
+        let earlier = std::mem::take(&mut *self.earlier.lock().unwrap_or_else(PoisonError::into_inner));
+        for (boot, path) in earlier {
+            deliver_log(&control, &boot, &path).await;
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            match self.stream(&control, &mut backoff).await {
+                Ok(()) => {}
+                Err(CallError::Refused(reason)) => tracing::error!(reason, "the ledger does not take spans"),
+                Err(CallError::Away(reason)) => tracing::debug!(reason, "the span stream ended"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn stream(&self, control: &Control, backoff: &mut Backoff) -> Result<(), CallError> {
+        let (batches, queue) = mpsc::channel(WINDOW);
+        let mut acks = None;
+        let mut queue = Some(queue);
+        loop {
+            let Some(batch) = self.batch() else {
+                self.news.notified().await;
+                continue;
+            };
+            if batches.send(batch).await.is_err() {
+                return Ok(());
+            }
+            let acks = match &mut acks {
+                Some(acks) => acks,
+                none => match queue.take() {
+                    // The stream opens with its first batch: an idle sidecar holds none.
+                    Some(queue) => none.insert(control.stream_spans(ReceiverStream::new(queue)).await?),
+                    None => return Ok(()),
+                },
+            };
+            let Some(ack) = acks.message().await? else { return Ok(()) };
+            self.acknowledged(ack.through);
+            backoff.reset();
+        }
+    }
+}
+
+fn write(log: &mut File, number: u64, kind: Kind, json: &[u8]) -> io::Result<()> {
+    let mark = match kind {
+        Kind::Read => 'r',
+        Kind::Kept => 'k',
+    };
+    let mut line = format!("{number} {mark} ").into_bytes();
+    line.extend_from_slice(json);
+    line.push(b'\n');
+    log.write_all(&line)
+}
+
+/// The spans of an earlier life, in order; a last line that was torn is left out.
+fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let text = fs::read(path)?;
+    let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    Ok(whole
+        .filter_map(|line| {
+            let mut parts = line[..line.len() - 1].splitn(3, |byte| *byte == b' ');
+            let number = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
+            parts.next()?;
+            Some((number, parts.next()?.to_vec()))
+        })
+        .collect())
+}
+
+async fn deliver_log(control: &Control, boot: &BootId, path: &Path) {
+    let spans = match read_log(path) {
+        Ok(spans) => spans,
+        Err(error) => {
+            tracing::error!(file = %path.display(), %error, "an earlier life's spans cannot be read");
+            return;
+        }
+    };
+    let batches: Vec<v1::SpanBatch> = spans
+        .chunks(BATCH)
+        .filter_map(|chunk| {
+            let first_seq = chunk.first()?.0;
+            let spans = chunk.iter().map(|(_, json)| json.clone()).collect();
+            Some(v1::SpanBatch { boot: boot.to_string(), first_seq, spans })
+        })
+        .collect();
+    let mut backoff = Backoff::new();
+    for batch in batches {
+        loop {
+            let sent = async {
+                let mut acks = control.stream_spans(futures::stream::iter([batch.clone()])).await?;
+                Ok::<_, CallError>(acks.message().await?)
+            };
+            match sent.await {
+                Ok(_) => break,
+                Err(CallError::Refused(reason)) => {
+                    tracing::error!(reason, "the ledger does not take an earlier life's spans");
+                    break;
+                }
+                Err(CallError::Away(_)) => backoff.wait().await,
+            }
+        }
+    }
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(file = %path.display(), %error, "an earlier life's spans are delivered and stay on disk");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kybernis_core::ids::{RunId, SpanId};
+    use kybernis_core::ksp::{SpanStart, SpanType};
+    use kybernis_core::time::Timestamp;
+
+    use super::*;
+
+    fn span(name: &str, filler: usize) -> KspEvent {
+        let (run, id) = (RunId::new("run").unwrap(), SpanId::new(name).unwrap());
+        KspEvent::SpanStart(SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, &"x".repeat(filler)))
+    }
+
+    #[test]
+    fn a_later_life_reads_what_was_not_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
+        spans.record(Kind::Read, &[span("a", 1), span("b", 1)]);
+        OpenOptions::new().append(true).open(&spans.path).unwrap().write_all(b"3 k {\"torn").unwrap();
+        let again = Spans::open(folder.path(), &BootId::new("boot-2").unwrap()).unwrap();
+        let earlier = again.earlier.lock().unwrap().clone();
+        assert_eq!(earlier[0].0.as_str(), "boot-1");
+        assert_eq!(read_log(&earlier[0].1).unwrap().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn when_full_the_oldest_reads_go_and_are_counted_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
+        let each = BYTES_MAX / 1000;
+        for n in 0..600 {
+            spans.record(Kind::Read, &[span(&format!("read-{n}"), each)]);
+            spans.record(Kind::Kept, &[span(&format!("kept-{n}"), each)]);
+        }
+        assert!(spans.dropped() > 0);
+        let state = spans.state();
+        let kept = state.queue.iter().filter(|span| span.kind == Kind::Kept).count();
+        assert_eq!((kept, state.queue.len()), (600, 1200 - usize::try_from(state.dropped).unwrap()));
+        drop(state);
+        let numbers: Vec<u64> = read_log(&spans.path).unwrap().iter().map(|(number, _)| *number).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "numbers close up");
+    }
+
+    #[test]
+    fn what_is_acknowledged_leaves_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
+        spans.record(Kind::Kept, &[span("a", 1), span("b", 1)]);
+        spans.acknowledged(1);
+        assert_eq!(spans.batch().unwrap().first_seq, 2);
+        spans.acknowledged(2);
+        assert!(spans.is_empty() && fs::metadata(&spans.path).unwrap().len() == 0);
+    }
+}
