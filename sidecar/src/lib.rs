@@ -6,6 +6,7 @@ pub mod body;
 pub mod boot_clock;
 pub mod control;
 pub mod delivery;
+pub mod dns;
 mod head_check;
 pub mod listen;
 pub mod permit;
