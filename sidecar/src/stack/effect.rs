@@ -20,6 +20,7 @@ use super::decide::{Ask, Decided, HOLD, ledger_away};
 use super::intake::{HashOfStream, Intake};
 use super::judge::{self, Judged, Named};
 use super::leases::Lease;
+use super::pass::WAIT_MAX;
 use super::record::{Span, span_type};
 use super::{Stack, refuse};
 use crate::body::ResponseBody;
@@ -208,6 +209,7 @@ impl Effect {
         };
         let follows = next(&rule, safety, self.attempt + tries - 1, end, ended.retry_after(), false, jitter());
         match follows {
+            Next::Again(wait) | Next::DecideAgain(wait) if wait.to_std() > WAIT_MAX => Next::Stop,
             Next::DecideAgain(wait) if tainted && repeatable => Next::Again(wait),
             Next::DecideAgain(_) if tainted || !self.intake.is_whole() => Next::Stop,
             other => other,
