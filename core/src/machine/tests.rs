@@ -548,6 +548,18 @@ fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
 }
 
 #[test]
+fn spans_numbered_up_to_the_end_of_numbers_are_a_gap_and_no_fault() {
+    let mut ledger = Ledger::default();
+    let run = RunId::new("run-1").unwrap();
+    let end = crate::ksp::SpanEnd::new(Timestamp::default(), run, SpanId::new("s").unwrap(), crate::ksp::SpanStatus::Ok, Millis::new(1));
+    let spans = vec![crate::ksp::KspEvent::SpanEnd(end); 2];
+    let (boot, agent) = (BootId::new("a").unwrap(), AgentId::new("trader").unwrap());
+    let outcome = ledger.ask(&Command::Spans(Box::new(Spans { boot, agent, first_seq: u64::MAX, spans })));
+    assert!(outcome.events.is_empty());
+    assert!(matches!(outcome.reply, Reply::SpansAcked { through: 0 }));
+}
+
+#[test]
 fn journal_replay_gives_the_same_answers() {
     let mut ledger = Ledger::default();
     let mut events = Vec::new();
