@@ -27,12 +27,19 @@ fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
         return Some(key_reused(effect));
     }
     if let Some(effect) = first(|effect| matches!(effect.state, EffectState::Completed { .. })) {
-        return Some(if effect.spec.keys.len() == decide.keys.len() { replay(effect) } else { key_reused(effect) });
+        return Some(if is_same_batch(effect, decide) { replay(effect) } else { key_reused(effect) });
     }
     if let Some(effect) = first(Effect::is_in_flight) {
         return Some(in_flight(effect, decide));
     }
     first(|effect| matches!(effect.state, EffectState::Tombstone { .. })).map(expired)
+}
+
+/// The same keys in any order. Where the keys stand outside the body (in the path, in a header), two batches can share one
+/// key and one fingerprint, and the answer to the first says nothing of the second's other effects.
+fn is_same_batch(effect: &Effect, decide: &Decide) -> bool {
+    let (first, second) = (&effect.spec.keys, &decide.keys);
+    first.iter().all(|key| second.contains(key)) && second.iter().all(|key| first.contains(key))
 }
 
 /// Another body or another principal under the same key. A body that is still being hashed is compared once it is known.

@@ -367,6 +367,20 @@ fn a_batch_is_claimed_all_or_none() {
 }
 
 #[test]
+fn a_batch_is_never_answered_with_another_batch_s_answer() {
+    let batch = |decision, keys: [u8; 2], meaning| Decide {
+        keys: keys.map(|key| KeyDigest::from_bytes([key; 32])).to_vec(),
+        meaning: Meaning::from_bytes([meaning; 32]),
+        ..order(decision)
+    };
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&batch("d1", [1, 2], 1));
+    ledger.settle("a", &grant, completed());
+    assert_eq!(ledger.refusal(&batch("d2", [1, 3], 2)).code, Code::IdempotencyKeyReused);
+    assert!(matches!(ledger.decide(&batch("d3", [2, 1], 1)), Reply::Replay(_)));
+}
+
+#[test]
 fn a_probe_that_says_executed_settles_at_once() {
     let mut ledger = Ledger::default();
     let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
