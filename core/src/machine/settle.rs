@@ -1,6 +1,7 @@
 //! Settle, Renew, Abandon, and the late words: evidence, observations, probes.
 //!
-//! A repeated word is a no-op. A word under an older fence adds evidence and never overwrites. Proof beats a resolution.
+//! A repeated word is a no-op. A word under an older fence adds evidence and never overwrites. Proof of execution beats a
+//! resolution.
 
 use super::Outcome;
 use super::command::{Abandon, Action, Evidence, Finding, Observation, Observe, Refuse, Renew, Reply, Settle, SettleOutcome};
@@ -29,12 +30,13 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     }
     let outcome = match (&effect.state, &settle.outcome) {
         (EffectState::Dispatched | EffectState::InDoubt { .. }, _) => word(&settle.outcome),
-        // Proof beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
-        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_) | SettleOutcome::NotSent(_))
-            if *by != SettledBy::Proof =>
-        {
+        // Proof of execution beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
+        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_)) if *by != SettledBy::Proof => {
             word(&settle.outcome)
         }
+        // Proof that this grant was not sent confirms a "not executed", and takes back no "executed": what the probe or the
+        // person saw on the far side may be an older grant's doing, and a freed key would make it twice.
+        (EffectState::NotSent { by }, SettleOutcome::NotSent(_)) if *by != SettledBy::Proof => word(&settle.outcome),
         (EffectState::Completed { .. } | EffectState::NotSent { .. } | EffectState::Rejected { .. } | EffectState::Tombstone { .. }, _) => {
             return stands(effect, is_same(&effect.state, &settle.outcome));
         }

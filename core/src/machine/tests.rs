@@ -447,6 +447,22 @@ fn proof_of_execution_beats_a_resolution_without_a_later_dispatch() {
 }
 
 #[test]
+fn proof_of_not_sent_takes_back_no_resolution_that_says_executed() {
+    let mut ledger = Ledger::default();
+    let first = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    // Wrong: the far side did execute it. The second grant never leaves, and the person then sees the first one's order.
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&order("d2"));
+    ledger.pass(LEASE);
+    let gate = ledger.effect(&second).resolution.clone().unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Executed);
+    ledger.settle("a", &second, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert!(matches!(ledger.effect(&second).state, EffectState::Completed { by: SettledBy::Person(_), .. }));
+    assert_eq!(ledger.refusal(&order("d3")).code, Code::ReplayUnavailable);
+}
+
+#[test]
 fn proof_of_execution_after_a_later_dispatch_is_an_alarm() {
     let mut ledger = Ledger::default();
     let first = ledger.grant(&order("d1"));
