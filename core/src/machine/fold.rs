@@ -139,7 +139,7 @@ impl State {
 
     fn settled(&mut self, id: &EffectId, fence: Fence, outcome: &Settled, fingerprint: Option<Fingerprint>, ts: Timestamp) {
         let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
-        let was_in_doubt = effect.is_in_doubt();
+        let (was_in_doubt, was_free) = (effect.is_in_doubt(), effect.is_free());
         effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
         effect.state = match outcome.clone() {
             Settled::Completed { answer, by } => EffectState::Completed { at: ts, answer, by },
@@ -148,6 +148,11 @@ impl State {
             Settled::InDoubt { cause, status } => EffectState::InDoubt { since: ts, cause, status },
         };
         let (run, is_in_doubt, gate) = (effect.spec.run.clone(), effect.is_in_doubt(), effect.resolution.clone());
+        // Given back on a wrong word, and used after all: it must not serve a second time.
+        let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
+        if let Some(gate) = spent.and_then(|gate| self.gates.get_mut(&gate)) {
+            gate.phase = GatePhase::Consumed;
+        }
         if let Some(run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
                 (false, true) => run.tally.in_doubt += 1,

@@ -82,6 +82,8 @@ fn word(outcome: &SettleOutcome) -> Settled {
 
 fn returned_approval(effect: &Effect, outcome: &SettleOutcome) -> Option<GateId> {
     match outcome {
+        // A free record gave it back before, and by now another call may have used it.
+        _ if effect.is_free() => None,
         SettleOutcome::NotSent(_) | SettleOutcome::Rejected { not_executed: true, .. } => effect.spec.approval.clone(),
         SettleOutcome::Rejected { not_executed: false, .. } | SettleOutcome::Completed(_) | SettleOutcome::InDoubt { .. } => None,
     }

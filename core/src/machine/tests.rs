@@ -532,6 +532,41 @@ fn not_sent_gives_the_approval_back() {
 }
 
 #[test]
+fn an_approval_given_back_on_a_wrong_word_is_consumed_by_the_late_proof() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 1)), derived: DerivedMode::Off, ..unnamed(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let grant = ledger.grant(&gated("d2"));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Approved);
+    ledger.settle("a", &grant, completed());
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+    assert_eq!(ledger.refusal(&gated("d3")).code, Code::ApprovalRequired);
+}
+
+#[test]
+fn an_approval_is_given_back_once() {
+    let mut ledger = Ledger::default();
+    let gated = |decision, n| Decide {
+        approval: Some(approval(1, 1)),
+        keys: vec![KeyDigest::from_bytes([n; 32])],
+        derived: DerivedMode::Off,
+        ..order(decision)
+    };
+    let gate = ledger.refusal(&gated("d1", 1)).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let first = ledger.grant(&gated("d2", 1));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    assert_eq!(ledger.grant(&gated("d3", 2)).approval.as_ref(), Some(&gate));
+    // The sidecar's own proof comes late; the other call still holds the approval.
+    ledger.settle("a", &first, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+}
+
+#[test]
 fn an_approval_that_was_not_used_in_time_asks_again() {
     let mut ledger = Ledger::default();
     let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
