@@ -64,7 +64,11 @@ impl State {
             Fact::SpanRecorded { boot, seq, .. } | Fact::SpanRefused { boot, seq } => {
                 self.spans_through.insert(boot.clone(), *seq);
             }
-            Fact::DuplicateObserved { .. } => {}
+            Fact::DuplicateObserved { effect, fence, .. } => {
+                if let Some(effect) = self.effects.get_mut(effect) {
+                    effect.duplicates.insert(*fence);
+                }
+            }
         }
         if let Some(run) = run {
             self.link(&run, event);
@@ -121,6 +125,7 @@ impl State {
             gate.phase = GatePhase::Consumed;
         }
         self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
+        let duplicates = self.effects.remove(&id).map(|before| before.duplicates).unwrap_or_default();
         let effect = Effect {
             spec: spec.clone(),
             state: EffectState::Dispatched,
@@ -132,6 +137,7 @@ impl State {
             read: false,
             caller_gone: false,
             resolution: None,
+            duplicates,
             probed_at: None,
         };
         self.effects.insert(id, effect);

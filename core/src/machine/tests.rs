@@ -472,6 +472,24 @@ fn proof_of_execution_after_a_later_dispatch_is_an_alarm() {
     let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
     assert!(matches!(late.events.as_slice(), [Event { fact: Fact::DuplicateObserved { .. }, .. }]));
     assert!(ledger.effect(&second).is_in_flight());
+    let repeated = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+    assert!(repeated.events.is_empty() && repeated.actions.is_empty());
+}
+
+#[test]
+fn proof_of_execution_after_a_dispatch_in_another_batch_is_an_alarm_too() {
+    let mut ledger = Ledger::default();
+    let keys = vec![KeyDigest::from_bytes([1; 32]), KeyDigest::from_bytes([2; 32])];
+    let first = ledger.grant(&Decide { keys, ..order("d1") });
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&order("d2"));
+    assert_ne!(second.effect, first.effect);
+    let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+    assert!(late.actions.contains(&Action::Alarm { effect: first.effect.clone() }));
+    // What the first batch holds alone is known to be done.
+    let rest = Decide { keys: vec![KeyDigest::from_bytes([2; 32])], ..order("d3") };
+    assert_eq!(ledger.refusal(&rest).code, Code::IdempotencyKeyReused);
 }
 
 #[test]
