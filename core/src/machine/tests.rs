@@ -417,6 +417,28 @@ fn not_executed_counts_only_after_lease_end_plus_horizon_and_never_without_one()
 }
 
 #[test]
+fn a_restart_shortens_no_lease_that_a_probe_counts_by() {
+    let mut ledger = Ledger::default();
+    let asked = Command::Decide(Box::new(Decide { probe: Some(probe(Some(Millis::from_secs(30)))), ..order("d1") }));
+    let mut journal = ledger.ask(&asked).events;
+    let effect = ledger.state.effects().next().unwrap();
+    let grant = Grant { effect: effect.spec.effect.clone(), fence: effect.fence, generation: 0, approval: None };
+    ledger.now_ms = 25_000;
+    let leases = vec![(grant.effect.clone(), grant.fence)];
+    let renew = Renew { boot: BootId::new("a").unwrap(), leases, lease: LEASE, observed: Vec::new() };
+    ledger.state.extend_leases(&renew, Timestamp::from_epoch_ms(ledger.now_ms));
+    journal.extend(ledger.ask(&Command::Settle(Box::new(settle_of("a", &grant, doubt())))).events);
+    ledger.state = State::default();
+    journal.iter().for_each(|event| ledger.state.fold(event));
+    ledger.state.restart_leases(Timestamp::from_epoch_ms(ledger.now_ms), LEASE);
+    for (asked_ms, frees) in [(84_999, false), (85_000, true)] {
+        ledger.now_ms = asked_ms;
+        ledger.ask(&Command::Evidence(evidence(&grant, Finding::NotExecuted, asked_ms)));
+        assert_eq!(ledger.effect(&grant).is_free(), frees, "asked at {asked_ms}");
+    }
+}
+
+#[test]
 fn a_probe_that_gives_up_hands_over_to_a_person() {
     let mut ledger = Ledger::default();
     let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
