@@ -607,6 +607,24 @@ fn an_approval_is_given_back_once() {
 }
 
 #[test]
+fn an_approval_that_one_effect_has_used_is_not_given_back_by_another() {
+    let mut ledger = Ledger::default();
+    let gated = |decision, n| {
+        let keys = vec![KeyDigest::from_bytes([n; 32])];
+        Decide { approval: Some(approval(1, 1)), keys, derived: DerivedMode::Off, ..order(decision) }
+    };
+    let gate = ledger.refusal(&gated("d1", 1)).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let first = ledger.grant(&gated("d2", 1));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&gated("d3", 2));
+    ledger.settle("a", &first, completed());
+    ledger.settle("a", &second, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+}
+
+#[test]
 fn an_approval_that_was_not_used_in_time_asks_again() {
     let mut ledger = Ledger::default();
     let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
