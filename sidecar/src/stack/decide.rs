@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::{DecisionId, SpanId};
 use kybernis_core::machine::{Decide, Grant, Refuse, Replay};
+use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
 use kybernis_proto::{DecideAnswer, DecideParts, v1};
@@ -112,7 +113,7 @@ impl Stack {
                 Err(_) => "it does not answer".to_owned(),
             };
             self.callers.not_told(observed);
-            if Instant::now() >= until {
+            if Instant::now() >= until || broken("a_call_is_held_for_the_ledger") {
                 tracing::warn!(reason = away, "a call was refused because the ledger is away");
                 return Err(ledger_away());
             }

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kybernis_core::ids::BodyDigest;
 use kybernis_core::machine::{DoubtCause, Settle, SettleOutcome, StoredAnswer};
+use kybernis_core::mutation::broken;
 use kybernis_core::time::Millis;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -204,6 +205,7 @@ impl Effect {
             match tokio::time::timeout_at(deadline, rest.frame()).await {
                 Err(_) => return Streamed::Broken(DoubtCause::Timeout),
                 Ok(None) => return Streamed::Whole(trailers),
+                Ok(Some(Err(_))) if broken("a_body_cut_short_is_doubt") => return Streamed::Whole(trailers),
                 Ok(Some(Err(error))) => return Streamed::Broken(cause_of_cut(cut_of(&error))),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => next = Some(data),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kybernis_core::ids::{GateId, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanEnd, SpanPolicy, SpanStart, SpanStatus, SpanType, Usage};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{AuditNote, Class};
 use kybernis_core::reason::Refusal;
 use kybernis_core::time::{Millis, Timestamp};
@@ -59,7 +60,7 @@ impl<'a> Stamp<'a> {
 
 /// Takes off what only we may say.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) {
+    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) || broken("the_far_side_does_not_speak_for_us") {
         return;
     }
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-kyb-")).cloned().collect();

@@ -1,6 +1,6 @@
 //! Semantics 4: what names an effect, most specific first, and what a repeat meets.
 
-use kybernis_core::machine::{EffectState, KeyLevel};
+use kybernis_core::machine::{EffectState, GateVerdict, KeyLevel};
 use kybernis_rules::{Call, Rig, Then};
 
 const TOOL: &str = r#"
@@ -203,6 +203,19 @@ async fn doubt_holds_under_a_fresh_key_none_and_another_run() {
         assert!(answer.header("x-kyb-gate-id").is_some());
     }
     assert_eq!(rig.far.executed(), 1, "a doubt was escaped");
+}
+
+#[tokio::test]
+async fn a_doubt_that_was_told_is_no_answer_that_was_read() {
+    let rig = Rig::start("").await;
+    rig.far.script([Then::ExecuteAndClose]);
+    let mut connection = rig.connect().await;
+    let doubt = connection.call(&order(r#"{"qty":1}"#)).await;
+    assert_eq!(doubt.status, 423);
+    rig.say(doubt.header("x-kyb-gate-id").unwrap(), "local:ada", GateVerdict::Executed).await;
+    let again = connection.call(&order(r#"{"qty":1}"#)).await;
+    assert_eq!((again.status, again.code().as_str()), (410, "replay_unavailable"), "{}", again.body);
+    assert_eq!(rig.far.executed(), 1, "an order that a person knows of was placed again");
 }
 
 #[tokio::test]
