@@ -121,6 +121,11 @@ impl Stack {
         }
     }
 
+    /// The message by which a claim of our own becomes the ledger's: nothing is waited for any more.
+    pub(super) fn late_decide(&self, ask: &Ask<'_>) -> Result<v1::DecideRequest, Refusal> {
+        Ok(self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO))
+    }
+
     fn message(&self, ask: &Ask<'_>, decision: DecisionId, wait: Duration, hold: Duration) -> v1::DecideRequest {
         let (probe, probe_request) = ask.judged.probe().unzip();
         let settings = ask.judged.snapshot.policy().settings();

@@ -102,7 +102,10 @@ impl Effect {
             bytes_out: (self.intake.bytes.len() as u64).max(self.hash.bytes()),
             bytes_in,
         };
-        self.stack.settle(&settle, body).await
+        match granted.claim {
+            None => self.stack.settle(&settle, body).await,
+            Some(claim) => self.stack.settle_claim(claim, &settle, body).await,
+        }
     }
 
     /// Delivers an answer that says "executed".

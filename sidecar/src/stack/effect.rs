@@ -56,6 +56,8 @@ pub(super) struct Granted {
     pub(super) send_by: BootInstant,
     pub(super) lease: Lease,
     pub(super) at: Instant,
+    /// The claim in our own spool that stands in for the ledger's.
+    pub(super) claim: Option<u64>,
 }
 
 /// What follows an exchange.
@@ -81,7 +83,7 @@ impl Effect {
             match self.decide(&mut caller).await {
                 Ok(Decided::Granted { grant, send_by, lease_end }) => {
                     let lease = self.stack.leases.hold(grant.effect.clone(), grant.fence, lease_end);
-                    let granted = Granted { grant, send_by, lease, at: Instant::now() };
+                    let granted = Granted { grant, send_by, lease, at: Instant::now(), claim: None };
                     match self.exchange(granted, &mut caller).await {
                         After::Over => return,
                         After::DecideAgain(wait) => tokio::time::sleep(wait).await,
@@ -101,6 +103,13 @@ impl Effect {
                     return self.refuse(Refusal::new(Code::PolicyStale, "The policy keeps changing; ask again."), &mut caller);
                 }
                 Ok(Decided::CallerGone) => return,
+                Err(refusal) if self.may_go_alone(&refusal) => match self.go_alone() {
+                    Ok(granted) => {
+                        self.exchange(granted, &mut caller).await;
+                        return;
+                    }
+                    Err(refusal) => return self.refuse(refusal, &mut caller),
+                },
                 Err(refusal) => return self.refuse(refusal, &mut caller),
             }
         }
@@ -131,7 +140,7 @@ impl Effect {
         Ok(Decided::Stale)
     }
 
-    fn ask(&self) -> Ask<'_> {
+    pub(super) fn ask(&self) -> Ask<'_> {
         Ask {
             call: &self.call,
             intake: &self.intake,

@@ -10,6 +10,7 @@
 //!                     settle, answer                       deliver, settle, replay
 //! ```
 
+mod alone;
 mod attempt;
 mod call;
 mod caller;

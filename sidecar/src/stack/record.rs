@@ -111,6 +111,11 @@ impl Span {
         self
     }
 
+    /// The one event of a call whose end the ledger will record.
+    pub(super) fn began(self) -> [KspEvent; 1] {
+        [KspEvent::SpanStart(self.start)]
+    }
+
     /// The two events of a call that was refused.
     pub(super) fn refused(mut self, refusal: &Refusal) -> [KspEvent; 2] {
         self.policy.verdict = Some(refusal.code.row().verdict.to_owned());
