@@ -1,2 +1,9 @@
-//! placeholder
-fn main() {}
+//! x
+mod capture;
+use std::process::ExitCode;
+fn main() -> ExitCode {
+    if let Some(code) = capture::redirect::run_helper() {
+        return code;
+    }
+    ExitCode::SUCCESS
+}
