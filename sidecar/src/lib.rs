@@ -1,5 +1,6 @@
 //! The egress proxy: how an agent's bytes come in, how permitted bytes go out, and the decision stack between the two.
 
+mod admin;
 pub mod arrival;
 pub mod body;
 pub mod boot_clock;

@@ -20,6 +20,7 @@ pub mod retry;
 mod run;
 mod settle;
 mod state;
+pub mod status;
 #[cfg(test)]
 mod tests;
 
