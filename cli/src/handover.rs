@@ -74,6 +74,11 @@ impl Sockets {
         self.0.extract_if(.., move |(for_what, _)| *for_what == purpose).map(|(_, socket)| socket)
     }
 
+    /// The same sockets once more.
+    pub(crate) fn duplicate(&self) -> io::Result<Self> {
+        self.0.iter().map(|(purpose, socket)| Ok((*purpose, socket.try_clone()?))).collect::<io::Result<_>>().map(Self)
+    }
+
     /// Sends them all; they stay open here.
     pub(crate) fn send(&self, stream: &UnixStream) -> io::Result<()> {
         let tags: Vec<u8> = self.0.iter().map(|(purpose, _)| *purpose as u8).collect();
