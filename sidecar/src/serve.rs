@@ -120,7 +120,8 @@ impl Sidecar {
         for file in &settings.roots {
             roots.add_pem_file(file)?;
         }
-        let pem = bundle::with_public_roots(&settings.roots, authority.pem()).map_err(|(path, source)| StartError::File { path, source })?;
+        let pem =
+            bundle::with_public_roots(&settings.roots, authority.pem()).map_err(|(path, source)| StartError::File { path, source })?;
         publish(&settings.bundle, Self::CA_FILE, authority.pem())?;
         publish(&settings.bundle, Self::BUNDLE_FILE, &pem)?;
 
@@ -150,7 +151,12 @@ impl Sidecar {
                 }
             });
         }
-        dns::spawn(settings.dns_udp, settings.dns_tcp, resolver, closing.clone()).map_err(StartError::Listener)?;
+        let answering = dns::serve(settings.dns_udp, settings.dns_tcp, resolver, closing.clone());
+        tokio::spawn(async move {
+            if let Err(error) = answering.await {
+                tracing::error!(%error, "names are no longer answered");
+            }
+        });
         if let Some(listener) = settings.admin {
             admin::spawn(listener, control.clone(), spool.clone(), closing.clone()).map_err(StartError::Listener)?;
         }

@@ -69,7 +69,9 @@ pub(super) fn spans(state: &State, spans: &Spans, now: Timestamp) -> Outcome {
     let mut events = Vec::new();
     let mut opened: Vec<RunId> = Vec::new();
     let mut last = through;
-    for (seq, span) in (spans.first_seq..).zip(&spans.spans) {
+    for (nth, span) in (0_u64..).zip(&spans.spans) {
+        // A sidecar that is not ours may number as it likes; no number ends the count.
+        let Some(seq) = spans.first_seq.checked_add(nth) else { break };
         if seq <= through {
             continue;
         }

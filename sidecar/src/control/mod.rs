@@ -132,9 +132,7 @@ impl Control {
     /// # Errors
     /// When the files cannot be read or the address is not one. A ledger that is away is no error.
     pub fn start(settings: &Settings, boot: BootId) -> Result<Self, ControlError> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source })
-        };
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source });
         let ca = Certificate::from_pem(read(&settings.ca)?);
         let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(settings.server_name.clone());
         let channel = Endpoint::from_shared(settings.address.clone())?

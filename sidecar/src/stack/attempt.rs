@@ -53,7 +53,8 @@ struct Hop {
 impl Attempt<'_> {
     pub(super) async fn carry_out(mut self) -> Ended {
         let key_header = self.effect.judged.far_side_key_header(&self.effect.call);
-        let mut hop = Hop { route: self.effect.call.route.clone(), uri: self.effect.call.uri.clone(), headers: self.headers(key_header.as_ref()) };
+        let mut hop =
+            Hop { route: self.effect.call.route.clone(), uri: self.effect.call.uri.clone(), headers: self.headers(key_header.as_ref()) };
         for _ in 0..HOPS {
             let (heard, word) = match self.send(&hop, key_header.is_some()).await {
                 Ok(heard) => heard,
@@ -64,7 +65,8 @@ impl Attempt<'_> {
                 Word::Completed => return Ended::Completed(heard),
                 Word::Rejected { not_executed } => return Ended::Rejected { heard, not_executed },
                 Word::InDoubt => {
-                    let cause = if self.effect.judged.tool.outcome_expression().is_some() { DoubtCause::Outcome } else { DoubtCause::Status };
+                    let cause =
+                        if self.effect.judged.tool.outcome_expression().is_some() { DoubtCause::Outcome } else { DoubtCause::Status };
                     return Ended::InDoubt { cause, status: Some(status), retry_after: retry_after(&heard.head.headers) };
                 }
                 Word::Cut(cut) => return Ended::InDoubt { cause: cause_of_cut(cut), status: Some(status), retry_after: None },
@@ -115,12 +117,8 @@ impl Attempt<'_> {
         let lease_end = self.granted.lease.end();
         // The first try is bound by `send_by`. A further one follows bytes that are out already: the lease governs it.
         let send_by = if self.tries == 1 { self.granted.send_by } else { lease_end.borrow().before(LEASE_MARGIN) };
-        let terms = EffectTerms {
-            send_by,
-            lease_end,
-            idempotent: self.effect.judged.tool.is_idempotent(),
-            fresh_connection: self.tries > 1,
-        };
+        let terms =
+            EffectTerms { send_by, lease_end, idempotent: self.effect.judged.tool.is_idempotent(), fresh_connection: self.tries > 1 };
         Permit::effect(permit::Granted::by_ledger(), terms)
     }
 
@@ -136,7 +134,8 @@ impl Attempt<'_> {
             return None;
         }
         let location = heard.head.headers.get(LOCATION)?.to_str().ok()?;
-        let here = url::Url::parse(&format!("{}://{}{}", hop.route.scheme.as_str(), hop.route.authority, hop.uri.path_and_query()?)).ok()?;
+        let here =
+            url::Url::parse(&format!("{}://{}{}", hop.route.scheme.as_str(), hop.route.authority, hop.uri.path_and_query()?)).ok()?;
         let there = here.join(location).ok()?;
         let scheme = match there.scheme() {
             "https" => Scheme::Https,
@@ -221,7 +220,9 @@ impl Ended {
             Self::Completed(_) => None,
             Self::Rejected { heard, .. } => Some(AttemptEnd::Status { status: heard.head.status.as_u16(), rejected: true }),
             Self::NotSent { proof, .. } => Some(AttemptEnd::NotSent(*proof)),
-            Self::InDoubt { cause: DoubtCause::Status, status: Some(status), .. } => Some(AttemptEnd::Status { status: *status, rejected: false }),
+            Self::InDoubt { cause: DoubtCause::Status, status: Some(status), .. } => {
+                Some(AttemptEnd::Status { status: *status, rejected: false })
+            }
             Self::InDoubt { cause, .. } => Some(AttemptEnd::Unclear(*cause)),
         }
     }

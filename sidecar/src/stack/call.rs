@@ -46,7 +46,13 @@ pub(super) struct Call {
 
 impl Call {
     /// Reads the head of a request. The refusal of a head that makes no sense names what is wrong with it.
-    pub(super) fn read(parts: http::request::Parts, route: Target, controls: Controls, identity: &Identity, now: Timestamp) -> Result<Self, Refusal> {
+    pub(super) fn read(
+        parts: http::request::Parts,
+        route: Target,
+        controls: Controls,
+        identity: &Identity,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
         let bad = |problem: String| Refusal::new(Code::BadRequest, problem);
         let host = match &route.authority.host {
             Host::Name(name) => name.to_string(),

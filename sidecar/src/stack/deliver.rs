@@ -118,7 +118,14 @@ impl Effect {
         }
     }
 
-    async fn deliver_whole(&self, head: http::response::Parts, bytes: Bytes, trailers: Option<HeaderMap>, granted: &Granted, caller: &mut Caller) {
+    async fn deliver_whole(
+        &self,
+        head: http::response::Parts,
+        bytes: Bytes,
+        trailers: Option<HeaderMap>,
+        granted: &Granted,
+        caller: &mut Caller,
+    ) {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         passing.take(&bytes);
         let (answer, body) = passing.stored(&head, trailers.as_ref());
@@ -135,7 +142,14 @@ impl Effect {
         self.hand_over(head, body, granted, caller);
     }
 
-    async fn deliver_stream(&self, head: http::response::Parts, first: Option<Bytes>, rest: AnswerBody, granted: &Granted, caller: &mut Caller) {
+    async fn deliver_stream(
+        &self,
+        head: http::response::Parts,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+        granted: &Granted,
+        caller: &mut Caller,
+    ) {
         let announced = head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let (mut teller, withheld) = reply::channel(announced);
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
@@ -168,7 +182,14 @@ impl Effect {
     }
 
     /// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
-    async fn stream(&self, first: Option<Bytes>, mut rest: AnswerBody, passing: &mut Passing, teller: &mut Teller, granted: &Granted) -> Streamed {
+    async fn stream(
+        &self,
+        first: Option<Bytes>,
+        mut rest: AnswerBody,
+        passing: &mut Passing,
+        teller: &mut Teller,
+        granted: &Granted,
+    ) -> Streamed {
         let deadline = granted.at + EFFECT_MAX;
         let unread = Arc::new(Semaphore::new(UNREAD_MAX));
         let mut trailers = None;
@@ -176,7 +197,8 @@ impl Effect {
         loop {
             if let Some(data) = next.take() {
                 passing.take(&data);
-                let room = if passing.kept.is_some() || teller.is_deserted() { None } else { room_for(&unread, data.len(), deadline).await };
+                let room =
+                    if passing.kept.is_some() || teller.is_deserted() { None } else { room_for(&unread, data.len(), deadline).await };
                 teller.data(data, room);
             }
             match tokio::time::timeout_at(deadline, rest.frame()).await {

@@ -20,6 +20,7 @@ use super::decide::{Ask, Decided, HOLD, ledger_away};
 use super::intake::{HashOfStream, Intake};
 use super::judge::{self, Judged, Named};
 use super::leases::Lease;
+use super::pass::WAIT_MAX;
 use super::record::{Span, span_type};
 use super::{Stack, refuse};
 use crate::body::ResponseBody;
@@ -95,7 +96,9 @@ impl Effect {
                     return;
                 }
                 Ok(Decided::Refused(refuse)) => return self.refuse(self.refusal_of(refuse), &mut caller),
-                Ok(Decided::Stale) => return self.refuse(Refusal::new(Code::PolicyStale, "The policy keeps changing; ask again."), &mut caller),
+                Ok(Decided::Stale) => {
+                    return self.refuse(Refusal::new(Code::PolicyStale, "The policy keeps changing; ask again."), &mut caller);
+                }
                 Ok(Decided::CallerGone) => return,
                 Err(refusal) => return self.refuse(refusal, &mut caller),
             }
@@ -142,7 +145,9 @@ impl Effect {
     async fn judge_anew(&mut self) -> Result<(), Refusal> {
         let old = self.judged.snapshot.digest();
         let newer = tokio::time::timeout(HOLD, self.stack.control.newer_than(old)).await;
-        newer.map_err(|_| Refusal::new(Code::PolicyStale, "The policy in force has not reached this sidecar yet. Nothing was sent; ask again."))?;
+        newer.map_err(|_| {
+            Refusal::new(Code::PolicyStale, "The policy in force has not reached this sidecar yet. Nothing was sent; ask again.")
+        })?;
         let snapshot = self.stack.control.policy().ok_or_else(ledger_away)?;
         let tool = judge::tool_of(&snapshot, &self.call)?;
         self.judged = judge::judge(&snapshot, tool, &self.call, &self.intake, &self.identity)?;
@@ -187,7 +192,10 @@ impl Effect {
     /// What policy wants after a try, within what the contract allows.
     fn follows(&self, ended: &Ended, granted: &Granted, terms: Option<&RetryTerms>, tries: u32, tainted: bool) -> Next {
         // A permit that ran out before its first byte is nobody's failure: the call is decided once more, within the hold.
-        if matches!(ended, Ended::NotSent { proof: NotSentProof::DeadlineBeforeFirstByte, .. }) && !tainted && self.call.began.1.elapsed() < HOLD {
+        if matches!(ended, Ended::NotSent { proof: NotSentProof::DeadlineBeforeFirstByte, .. })
+            && !tainted
+            && self.call.began.1.elapsed() < HOLD
+        {
             return Next::DecideAgain(Millis::new(0));
         }
         let (Some(terms), Some(end)) = (terms, ended.attempt_end()) else { return Next::Stop };
@@ -201,6 +209,7 @@ impl Effect {
         };
         let follows = next(&rule, safety, self.attempt + tries - 1, end, ended.retry_after(), false, jitter());
         match follows {
+            Next::Again(wait) | Next::DecideAgain(wait) if wait.to_std() > WAIT_MAX => Next::Stop,
             Next::DecideAgain(wait) if tainted && repeatable => Next::Again(wait),
             Next::DecideAgain(_) if tainted || !self.intake.is_whole() => Next::Stop,
             other => other,
@@ -217,7 +226,13 @@ impl Effect {
         let Ok(id) = new_span() else { return };
         let span = Span::of(&self.call, &id, span_type(self.judged.tool.class()), Some(&self.judged));
         let span = span.within(&self.span, self.attempt + tries - 1);
-        self.stack.record(&span.ended(kybernis_core::ksp::SpanStatus::Error, Some(ended.code()), None, Default::default(), Default::default()));
+        self.stack.record(&span.ended(
+            kybernis_core::ksp::SpanStatus::Error,
+            Some(ended.code()),
+            None,
+            Default::default(),
+            Default::default(),
+        ));
     }
 
     /// Settles the outcome, then answers; what completed answers as it settles.
@@ -260,7 +275,11 @@ impl Effect {
             super::settle::Recorded::Acknowledged(gate) => gate,
             super::settle::Recorded::Spooled | super::settle::Recorded::Unknown => None,
         };
-        let refusal = Refusal { gate: gate.clone(), upstream_status: status, ..Refusal::new(Code::EffectInDoubt, doubt_detail(self, cause, status, gate.as_ref())) };
+        let refusal = Refusal {
+            gate: gate.clone(),
+            upstream_status: status,
+            ..Refusal::new(Code::EffectInDoubt, doubt_detail(self, cause, status, gate.as_ref()))
+        };
         self.answer_refusal(&refusal, caller);
     }
 
@@ -302,7 +321,9 @@ impl Effect {
 
 fn doubt_detail(effect: &Effect, cause: DoubtCause, status: Option<u16>, gate: Option<&kybernis_core::ids::GateId>) -> String {
     let what = match (cause, status) {
-        (DoubtCause::Status | DoubtCause::Outcome, Some(status)) => format!("The far side answered {status}, which does not say whether it was executed"),
+        (DoubtCause::Status | DoubtCause::Outcome, Some(status)) => {
+            format!("The far side answered {status}, which does not say whether it was executed")
+        }
         (DoubtCause::RetriesExhausted, _) => "No try got a clear answer".to_owned(),
         (DoubtCause::Timeout, _) => "The far side did not answer in time".to_owned(),
         (DoubtCause::Truncated, _) => "The answer was cut short".to_owned(),

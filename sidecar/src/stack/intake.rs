@@ -34,6 +34,8 @@ pub(super) struct Intake {
     trailers: Option<HeaderMap>,
     /// What did not fit the bound, or has not come yet.
     rest: Option<RequestBody>,
+    /// The rest was handed on, and is gone.
+    spent: bool,
     /// A stream of messages whose end does not come with the first.
     stream: bool,
     /// The body as JSON, where it is.
@@ -42,8 +44,9 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Nothing is read; the body passes as it comes.
-    pub(super) const fn streamed(body: RequestBody) -> Self {
-        Self { bytes: Bytes::new(), trailers: None, rest: Some(body), stream: false, json: None }
+    pub(super) fn streamed(body: RequestBody) -> Self {
+        let rest = (!body.is_end_stream()).then_some(body);
+        Self { bytes: Bytes::new(), trailers: None, rest, spent: false, stream: false, json: None }
     }
 
     /// Reads up to `bound` bytes.
@@ -82,17 +85,17 @@ impl Intake {
             }
             if more.as_ref().map_or(first.len(), BytesMut::len) > bound {
                 let bytes = more.map_or(first, BytesMut::freeze);
-                return Ok(Self { bytes, trailers: None, rest: Some(body), stream: false, json: None });
+                return Ok(Self { bytes, trailers: None, rest: Some(body), spent: false, stream: false, json: None });
             }
         }
-        Ok(Self { bytes: more.map_or(first, BytesMut::freeze), trailers, rest: None, stream: false, json: None })
+        Ok(Self { bytes: more.map_or(first, BytesMut::freeze), trailers, rest: None, spent: false, stream: false, json: None })
     }
 
     #[cfg(test)]
     pub(super) fn of_json(text: &str) -> Self {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
         let json = Json::parse(&bytes).ok();
-        Self { bytes, trailers: None, rest: None, stream: false, json }
+        Self { bytes, trailers: None, rest: None, spent: false, stream: false, json }
     }
 
     /// The first message of a gRPC call, and its end where that comes with it. A unary client sends both at once; one that
@@ -101,7 +104,7 @@ impl Intake {
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::new();
         loop {
-            let ended = Self { bytes: Bytes::new(), trailers: None, rest: None, stream: false, json: None };
+            let ended = Self { bytes: Bytes::new(), trailers: None, rest: None, spent: false, stream: false, json: None };
             if body.is_end_stream() {
                 return Ok(Self { bytes: bytes.freeze(), ..ended });
             }
@@ -116,7 +119,7 @@ impl Intake {
                 }
             };
             if stream || bytes.len() > bound {
-                return Ok(Self { bytes: bytes.freeze(), trailers: None, rest: Some(body), stream, json: None });
+                return Ok(Self { bytes: bytes.freeze(), trailers: None, rest: Some(body), spent: false, stream, json: None });
             }
         }
     }
@@ -128,7 +131,7 @@ impl Intake {
 
     /// Whether all of it is at hand, so that it can be sent again.
     pub(super) const fn is_whole(&self) -> bool {
-        self.rest.is_none()
+        self.rest.is_none() && !self.spent
     }
 
     /// The canonical body's digest; `None` while part of the body is still to come.
@@ -147,6 +150,7 @@ impl Intake {
         let mut print = Fingerprinter::default();
         print.update(&self.bytes);
         if let Some(mut rest) = self.rest.take() {
+            self.spent = true;
             while let Some(frame) = rest.frame().await {
                 let frame = frame.map_err(|_| Refusal::new(Code::BadRequest, "The request body was cut short."))?;
                 if let Some(data) = frame.data_ref() {
@@ -159,15 +163,16 @@ impl Intake {
 
     /// The body to send, for an attempt that may be followed by another. `None` once a streamed body has gone.
     pub(super) fn to_send(&mut self, hash: &HashOfStream) -> Option<SendBody> {
-        match (self.rest.take(), &self.trailers) {
-            (Some(rest), _) => {
-                hash.begin();
-                let prefix = VecDeque::from([std::mem::take(&mut self.bytes)]);
-                Some(hash.watch(SendBody::prefixed(prefix, rest)))
-            }
-            (None, _) if hash.has_begun() => None,
-            (None, None) => Some(SendBody::whole(self.bytes.clone())),
-            (None, Some(trailers)) => {
+        if let Some(rest) = self.rest.take() {
+            self.spent = true;
+            hash.begin();
+            let prefix = VecDeque::from([std::mem::take(&mut self.bytes)]);
+            return Some(hash.watch(SendBody::prefixed(prefix, rest)));
+        }
+        match &self.trailers {
+            _ if self.spent => None,
+            None => Some(SendBody::whole(self.bytes.clone())),
+            Some(trailers) => {
                 let frames = [Ok(Frame::data(self.bytes.clone())), Ok(Frame::trailers(trailers.clone()))];
                 Some(SendBody::boxed(StreamBody::new(futures::stream::iter(frames))))
             }
@@ -189,10 +194,6 @@ struct Passing {
 impl HashOfStream {
     fn lock(&self) -> std::sync::MutexGuard<'_, Passing> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn has_begun(&self) -> bool {
-        self.lock().print.is_some()
     }
 
     fn begin(&self) {

@@ -70,7 +70,13 @@ pub(super) async fn take_in(
 }
 
 /// The verdict on a call whose body has been taken in.
-pub(super) fn judge(snapshot: &Arc<Snapshot>, tool: EffectiveTool, call: &Call, intake: &Intake, identity: &Identity) -> Result<Judged, Refusal> {
+pub(super) fn judge(
+    snapshot: &Arc<Snapshot>,
+    tool: EffectiveTool,
+    call: &Call,
+    intake: &Intake,
+    identity: &Identity,
+) -> Result<Judged, Refusal> {
     let policy = snapshot.policy();
     let wants = policy.wants(&call.head, &tool);
     if wants.body && !intake.is_whole() {

@@ -211,7 +211,8 @@ fn way_of(call: &Call, intake: &Intake, judged: &Judged) -> Result<Way, Refusal>
     let approval_due = judged.approval_rule().is_some();
     if call.upgrade || intake.is_stream() {
         if approval_due {
-            let detail = "A session (upgrade, or a stream both ways) cannot be bound by an approval. Use a single request, or change the rule.";
+            let detail =
+                "A session (upgrade, or a stream both ways) cannot be bound by an approval. Use a single request, or change the rule.";
             return Err(Refusal { policy_id: judged.policy_id(), ..Refusal::new(Code::SessionRefused, detail) });
         }
         return Ok(Way::Pass(As::Session));
@@ -239,7 +240,8 @@ impl Handler for Stack {
             crate::target::Host::Name(name) => Host::new(name),
             crate::target::Host::Ip(ip) => Host::new(&ip.to_string()),
         };
-        let passes = |snapshot: &Snapshot| host.as_ref().is_ok_and(|host| snapshot.policy().settings().is_uninspected(host, authority.port));
+        let passes =
+            |snapshot: &Snapshot| host.as_ref().is_ok_and(|host| snapshot.policy().settings().is_uninspected(host, authority.port));
         let uninspected = self.control.policy().is_some_and(|snapshot| passes(&snapshot));
         if uninspected { TlsTreatment::PassThrough } else { TlsTreatment::Intercept }
     }
@@ -249,7 +251,16 @@ impl Handler for Stack {
 fn never_stored(name: &str) -> bool {
     matches!(
         name,
-        "set-cookie" | "authorization" | "connection" | "keep-alive" | "proxy-authenticate" | "proxy-authorization" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        "set-cookie"
+            | "authorization"
+            | "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
     )
 }
 

@@ -56,7 +56,8 @@ impl Pass {
         let mut attempt = 1;
         loop {
             let Some(body) = intake.to_send(&hash) else {
-                return self.failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
+                return self
+                    .failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
             };
             let request = self.request(body);
             let permit = match pass_as {
@@ -126,7 +127,12 @@ impl Pass {
 
     /// The far side gave no answer, or there is none to give.
     fn failed(self, refusal: &Refusal) -> Response<ResponseBody> {
-        let refusal = Refusal { run: Some(self.call.run.clone()), span: Some(self.span.clone()), policy_id: self.judged.policy_id(), ..refusal.clone() };
+        let refusal = Refusal {
+            run: Some(self.call.run.clone()),
+            span: Some(self.span.clone()),
+            policy_id: self.judged.policy_id(),
+            ..refusal.clone()
+        };
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
         let (code, detail) = (refusal.code.as_str().to_owned(), refusal.detail.clone());
         self.stack.record(&span.ended(SpanStatus::Error, Some(code), Some(detail), Usage::default(), BTreeMap::new()));
@@ -157,8 +163,12 @@ fn end_of(sent: &Result<Answer, SendFailure>) -> Option<(AttemptEnd, Option<kybe
 /// A read has no fate to be in doubt about: 502, or 504 where nothing came in time.
 fn refusal_of(failure: &SendFailure) -> Refusal {
     match failure {
-        SendFailure::Doubt(Doubt::Timeout) => Refusal::new(Code::UpstreamTimeout, "The far side did not answer in the time that the RetryPolicy allows."),
-        SendFailure::NotSent(proof) => Refusal::new(Code::UpstreamUnreachable, format!("The far side cannot be reached: {proof}{}.", cause(proof))),
+        SendFailure::Doubt(Doubt::Timeout) => {
+            Refusal::new(Code::UpstreamTimeout, "The far side did not answer in the time that the RetryPolicy allows.")
+        }
+        SendFailure::NotSent(proof) => {
+            Refusal::new(Code::UpstreamUnreachable, format!("The far side cannot be reached: {proof}{}.", cause(proof)))
+        }
         SendFailure::Doubt(doubt) => Refusal::new(Code::UpstreamUnreachable, format!("The far side gave no answer: {doubt}.")),
     }
 }

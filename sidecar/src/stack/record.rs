@@ -158,9 +158,7 @@ pub(super) fn note_audit(notes: &[AuditNote], attributes: &mut BTreeMap<String, 
     if notes.is_empty() {
         return;
     }
-    let note = |note: &AuditNote| {
-        serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason})
-    };
+    let note = |note: &AuditNote| serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason});
     attributes.insert("audit".to_owned(), notes.iter().map(note).collect());
 }
 

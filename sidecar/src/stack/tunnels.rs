@@ -32,7 +32,9 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
     let refusal = match &judged.judgement.verdict {
         Verdict::Allow => None,
         Verdict::Deny(_) => judged.denial(),
-        Verdict::RequireApproval(_) => Some(Refusal::new(Code::SessionRefused, "A stream that is not read cannot be bound by an approval.")),
+        Verdict::RequireApproval(_) => {
+            Some(Refusal::new(Code::SessionRefused, "A stream that is not read cannot be bound by an approval."))
+        }
     };
     if let Some(refusal) = refusal {
         tracing::warn!(host = %call.head.host(), code = %refusal.code, detail = refusal.detail, "a stream that is not HTTP was refused");
