@@ -18,7 +18,11 @@ const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
 /// Starts COMMAND with exactly this environment: in the namespace, or as a child like any other.
-pub(crate) fn spawn(command: &[OsString], env: BTreeMap<OsString, OsString>, namespace: Option<Namespace>) -> io::Result<Result<Child, ExitStatus>> {
+pub(crate) fn spawn(
+    command: &[OsString],
+    env: BTreeMap<OsString, OsString>,
+    namespace: Option<Namespace>,
+) -> io::Result<Result<Child, ExitStatus>> {
     if let Some(namespace) = namespace {
         let env: Vec<_> = env.into_iter().collect();
         return namespace.spawn(command, &env).map(Ok);

@@ -21,7 +21,9 @@ const LOCK: &str = "dev.lock";
 
 /// The settings of `dev`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:\n  kybernis dev --policies ./policies\n  # in another terminal:\n  eval \"$(kybernis env)\"\n  python agent.py")]
+#[command(
+    after_help = "Example:\n  kybernis dev --policies ./policies\n  # in another terminal:\n  eval \"$(kybernis env)\"\n  python agent.py"
+)]
 pub(crate) struct DevArgs {
     #[command(flatten)]
     workload: WorkloadArgs,

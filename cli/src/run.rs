@@ -234,7 +234,9 @@ mod tests {
 
     #[test]
     fn an_agent_is_called_as_its_program() {
-        for (command, name) in [("python3", "python3"), ("/usr/bin/node", "node"), ("./my agent!", "my-agent-"), ("..", "agent"), ("", "agent")] {
+        for (command, name) in
+            [("python3", "python3"), ("/usr/bin/node", "node"), ("./my agent!", "my-agent-"), ("..", "agent"), ("", "agent")]
+        {
             assert_eq!(agent_of(&[command.into()]), name);
             assert!(AgentId::new(name).is_ok());
         }

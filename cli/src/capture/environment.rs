@@ -151,7 +151,9 @@ pub(crate) fn environment(inherited: impl IntoIterator<Item = (OsString, OsStrin
 
 fn notice(name: &str, kind: &Value, before: &str) -> Option<String> {
     match kind {
-        Value::Bundle => Some(format!("{name} was {before} and is now the run's own bundle; far sides that need those roots: --root {before}")),
+        Value::Bundle => {
+            Some(format!("{name} was {before} and is now the run's own bundle; far sides that need those roots: --root {before}"))
+        }
         Value::Proxy => Some(format!("{name} was {before}, which COMMAND does not see; the sidecar connects to far sides directly")),
         Value::NoProxy => Some(format!("{name} was {before}, which COMMAND does not see: nothing may go around the sidecar")),
         Value::Cooperative(_) => Some(format!("{name} was {before} and is set anew, so that the sidecar is used")),

@@ -89,7 +89,8 @@ mod tests {
         let pem = rcgen::generate_simple_self_signed(vec!["far.example".to_owned()]).unwrap().cert.pem();
         let file = folder.path().join("trust.jks");
         std::fs::write(&file, from_pem(pem.as_bytes()).unwrap()).unwrap();
-        let list = std::process::Command::new("keytool").args(["-list", "-storepass", TRUST_STORE_PASSWORD, "-keystore"]).arg(&file).output();
+        let list =
+            std::process::Command::new("keytool").args(["-list", "-storepass", TRUST_STORE_PASSWORD, "-keystore"]).arg(&file).output();
         let said = String::from_utf8(list.unwrap().stdout).unwrap();
         assert!(said.contains("kybernis-0") && said.contains("trustedCertEntry"), "{said}");
     }

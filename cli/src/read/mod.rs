@@ -18,7 +18,6 @@ use tokio::sync::watch;
 
 pub(crate) use self::decide::{DecideArgs, ResolveArgs, approve, deny, resolve};
 pub(crate) use self::listing::{EffectsArgs, GatesArgs, RunsArgs, ShowArgs, effects, gates, runs, show};
-pub(crate) use self::output::OutputArgs;
 use crate::api::Api;
 use crate::home::{Home, Ownership};
 

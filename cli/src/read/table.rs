@@ -78,8 +78,9 @@ pub(crate) fn render(items: &[Value], columns: &[Column], all: bool) -> String {
     let columns: Vec<&Column> = columns.iter().filter(|column| all || !column.wide).collect();
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|column| column.title.to_owned()).collect()];
     rows.extend(items.iter().map(|item| columns.iter().map(|column| (column.cell)(item)).collect()));
-    let widths: Vec<usize> =
-        (0..columns.len()).map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|at| rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .collect();
     let mut table = String::new();
     for row in rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width));
@@ -97,7 +98,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_wide_ones_come_when_asked_for() {
-        let columns = [column("NAME", |item| text(item, "name")), wide("MORE", |item| text(item, "more")), column("N", |item| text(item, "n"))];
+        let columns =
+            [column("NAME", |item| text(item, "name")), wide("MORE", |item| text(item, "more")), column("N", |item| text(item, "n"))];
         let items = [json!({"name": "a-long-name", "n": 1, "more": null}), json!({"name": "b\u{1b}[31m", "n": 20, "more": "x"})];
         assert_eq!(render(&items, &columns, false), "NAME         N\na-long-name  1\nb\u{fffd}[31m       20\n");
         assert!(render(&items, &columns, true).starts_with("NAME         MORE  N\na-long-name  -     1\n"));

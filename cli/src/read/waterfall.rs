@@ -64,7 +64,8 @@ pub(crate) fn render(run: &Value, events: &[Value], width: usize) -> String {
         let at = line.from.map_or(0, |from| (from - begin).whole_milliseconds());
         let took = line.latency_ms.map_or(String::new(), |ms| format!("{ms} ms"));
         let drawn = draw(line, at, whole, bar);
-        let _ = writeln!(out, "{:>9}  {name:<names$}  {drawn}  {took:>9}  {}", format!("+{:.3}s", at as f64 / 1000.0), line.notes.join(" "));
+        let _ =
+            writeln!(out, "{:>9}  {name:<names$}  {drawn}  {took:>9}  {}", format!("+{:.3}s", at as f64 / 1000.0), line.notes.join(" "));
     }
     out
 }

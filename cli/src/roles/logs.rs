@@ -14,7 +14,7 @@ const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How a line of log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
+pub(super) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -23,26 +23,26 @@ pub(crate) enum LogFormat {
 
 /// The settings of every role's logs.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct LogArgs {
+pub(super) struct LogArgs {
     /// What is logged, as in `info` or `kybernis_sidecar=debug,info`
     #[arg(long, value_name = "FILTER", env = "KYBERNIS_LOG", default_value = "info")]
-    pub(crate) log: String,
+    pub(super) log: String,
     /// How a line looks
     #[arg(long, value_enum, env = "KYBERNIS_LOG_FORMAT", default_value = "text")]
-    pub(crate) log_format: LogFormat,
+    pub(super) log_format: LogFormat,
     /// Log to a file instead of stderr
     #[arg(long, value_name = "FILE", env = "KYBERNIS_LOG_FILE")]
-    pub(crate) log_file: Option<PathBuf>,
+    pub(super) log_file: Option<PathBuf>,
 }
 
 impl LogArgs {
     /// The filter, checked.
-    pub(crate) fn filter(&self) -> Result<EnvFilter, String> {
+    pub(super) fn filter(&self) -> Result<EnvFilter, String> {
         EnvFilter::try_new(&self.log).map_err(|error| error.to_string())
     }
 
     /// Sends this process's logs where they go.
-    pub(crate) fn start(&self, filter: EnvFilter) -> anyhow::Result<()> {
+    pub(super) fn start(&self, filter: EnvFilter) -> anyhow::Result<()> {
         let writer = match &self.log_file {
             Some(path) => BoxMakeWriter::new(open(path).with_context(|| format!("the log file {}", path.display()))?),
             None => BoxMakeWriter::new(std::io::stderr),

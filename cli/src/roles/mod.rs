@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) use self::logs::{LogArgs, LogFormat};
+use self::logs::LogArgs;
 use crate::handover::Lifeline;
 
 /// Everything that is wrong with a configuration, told at once.

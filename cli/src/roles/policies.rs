@@ -158,7 +158,8 @@ fn secrets(loaded: &Loaded, set: &PolicySet) -> Secrets {
 }
 
 fn compile(set: &PolicySet, secrets: Secrets) -> anyhow::Result<InForce> {
-    InForce::new(set, secrets).map_err(|errors| anyhow::anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+    InForce::new(set, secrets)
+        .map_err(|errors| anyhow::anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
 fn unplaced(dir: &Path, rule: &str) -> ManifestError {

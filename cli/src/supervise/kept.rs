@@ -148,7 +148,11 @@ fn spawn(role: &Role) -> io::Result<(Child, UnixStream)> {
 }
 
 /// Tells when the role is ready, and returns when it has ended.
-async fn live(child: &mut Child, lifeline: UnixStream, tell: &mut Option<oneshot::Sender<Result<(), StartError>>>) -> io::Result<ExitStatus> {
+async fn live(
+    child: &mut Child,
+    lifeline: UnixStream,
+    tell: &mut Option<oneshot::Sender<Result<(), StartError>>>,
+) -> io::Result<ExitStatus> {
     lifeline.set_nonblocking(true)?;
     let mut lifeline = tokio::net::UnixStream::from_std(lifeline)?;
     let ready = async { lifeline.read_u8().await.is_ok_and(|byte| byte == READY) };

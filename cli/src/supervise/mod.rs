@@ -4,6 +4,5 @@ mod kept;
 mod seat;
 mod session;
 
-pub(crate) use self::kept::StartError;
-pub(crate) use self::seat::{Seat, SeatError, Wanted};
+pub(crate) use self::seat::Wanted;
 pub(crate) use self::session::{Capturing, Session, Settings, TOKEN_LIFE, local_person, now_seconds};

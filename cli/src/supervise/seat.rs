@@ -210,14 +210,7 @@ impl Running {
         if let Some(dir) = &standing.policies {
             args.extend(["--policies".into(), dir.into()]);
         }
-        let role = Role {
-            name: "ledger",
-            program,
-            args,
-            sockets: sockets.duplicate()?,
-            pid_file: home.path().join("ledger.pid"),
-            log,
-        };
+        let role = Role { name: "ledger", program, args, sockets: sockets.duplicate()?, pid_file: home.path().join("ledger.pid"), log };
         let ledger = Kept::start(role).await?;
         if let Some(name) = &standing.handover {
             hand_out(name, sockets)?;

@@ -248,7 +248,10 @@ impl Place {
         let spool = fs::read_dir(self.path.join("data/spool")).into_iter().flatten().filter_map(Result::ok);
         let left = spool.filter(|entry| entry.metadata().is_ok_and(|about| about.len() > 0)).count();
         if left > 0 {
-            eprintln!("kybernis: the ledger has not taken everything; {} holds the rest, and the next run delivers it", self.path.display());
+            eprintln!(
+                "kybernis: the ledger has not taken everything; {} holds the rest, and the next run delivers it",
+                self.path.display()
+            );
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.path) {
