@@ -50,6 +50,7 @@ fn end_by(number: i32) -> Result<Infallible, ()> {
     // COMMAND has left its own core file, if any; ours would only overwrite it.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let signal = Signal::try_from(number).map_err(drop)?;
-    raise(signal).map_err(drop)?;
+    // The second time for those that the runtime has a handler for, which is gone after the first: SIGSEGV and SIGBUS.
+    raise(signal).and_then(|()| raise(signal)).map_err(drop)?;
     Err(())
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How COMMAND's connections are caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub(crate) struct Injected<'a> {
     pub(crate) capture: Capture,
     /// Where the forward proxy listens; under Redirect it is not needed.
     pub(crate) proxy: Option<SocketAddr>,
+    /// What the user gave as roots of far sides.
+    pub(crate) roots: &'a [PathBuf],
     /// PEM of every root.
     pub(crate) bundle: &'a Path,
     /// The same for Java.
@@ -136,27 +138,34 @@ pub(crate) fn environment(inherited: impl IntoIterator<Item = (OsString, OsStrin
     let mut variables: BTreeMap<OsString, OsString> = inherited.into_iter().collect();
     let java_before = variables.get(OsStr::new("JAVA_TOOL_OPTIONS")).cloned();
     let ours = injected(about, java_before.as_deref());
-    let mut notices = Vec::new();
+    // By what they were and what that means, so that ten variables with one value make one sentence.
+    let mut replaced: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
     for ((name, value), (_, kind, _)) in ours.into_iter().zip(VARIABLES) {
         let before = match &value {
             Some(value) => variables.insert(name.into(), value.clone()),
             None => variables.remove(OsStr::new(name)),
         };
-        if let Some(before) = before.filter(|before| !before.is_empty() && Some(before) != value.as_ref()) {
-            notices.extend(notice(name, kind, &before.to_string_lossy()));
+        let Some(before) = before.filter(|before| !before.is_empty() && Some(before) != value.as_ref()) else { continue };
+        let given_as_root = about.roots.iter().any(|root| root.as_os_str() == before);
+        if let Some(meaning) = meaning(kind).filter(|_| !given_as_root) {
+            replaced.entry((meaning, before.to_string_lossy().into_owned())).or_default().push(name);
         }
     }
+    let notice = |((meaning, before), names): (&(&str, String), &Vec<&str>)| {
+        let were = if names.len() == 1 { "was" } else { "were" };
+        format!("{} {were} {before}: {}", names.join(", "), meaning.replace("{}", before))
+    };
+    let notices = replaced.iter().map(notice).collect();
     Environment { variables, notices }
 }
 
-fn notice(name: &str, kind: &Value, before: &str) -> Option<String> {
+/// What it means to the user that a variable is not as they set it.
+const fn meaning(kind: &Value) -> Option<&'static str> {
     match kind {
-        Value::Bundle => {
-            Some(format!("{name} was {before} and is now the run's own bundle; far sides that need those roots: --root {before}"))
-        }
-        Value::Proxy => Some(format!("{name} was {before}, which COMMAND does not see; the sidecar connects to far sides directly")),
-        Value::NoProxy => Some(format!("{name} was {before}, which COMMAND does not see: nothing may go around the sidecar")),
-        Value::Cooperative(_) => Some(format!("{name} was {before} and is set anew, so that the sidecar is used")),
+        Value::Bundle => Some("COMMAND sees the run's own bundle instead; if far sides need those roots, give --root {}"),
+        Value::Proxy => Some("COMMAND does not see that, and the sidecar connects to far sides directly"),
+        Value::NoProxy => Some("COMMAND does not see that, for nothing may go around the sidecar"),
+        Value::Cooperative(_) => Some("it is set anew, so that the sidecar is used"),
         // Options are appended; an outer run's facts are not this one's.
         Value::JavaOptions | Value::Fact(_) => None,
     }
@@ -201,6 +210,7 @@ mod tests {
             instance: "i-1",
             capture,
             proxy: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+            roots: &[],
             bundle: Path::new("/d/ca-bundle.pem"),
             trust_store: Path::new("/d/trust store.jks"),
         }
@@ -252,14 +262,23 @@ mod tests {
 
     #[test]
     fn what_the_user_had_set_otherwise_is_replaced_and_told() {
-        let users = [("HTTP_PROXY", "http://corp:3128"), ("SSL_CERT_FILE", "/corp.pem"), ("NO_PROXY", ""), ("HOME", "/home/ada")];
+        let users = [
+            ("HTTP_PROXY", "http://corp:3128"),
+            ("SSL_CERT_FILE", "/corp.pem"),
+            ("CURL_CA_BUNDLE", "/corp.pem"),
+            ("NO_PROXY", ""),
+            ("HOME", "/home/ada"),
+        ];
         for capture in [Capture::Redirect, Capture::Cooperative] {
             let environment = with(capture, &users);
             assert_eq!(value(&environment, "HOME"), Some("/home/ada"));
             assert_eq!(value(&environment, "SSL_CERT_FILE"), Some("/d/ca-bundle.pem"));
-            let [root, proxy] = environment.notices.as_slice() else { panic!("{:?}", environment.notices) };
-            assert!(root.starts_with("SSL_CERT_FILE was /corp.pem") && root.ends_with("--root /corp.pem"), "{root}");
-            assert!(proxy.starts_with("HTTP_PROXY was http://corp:3128"), "{proxy}");
+            let [proxy, root] = environment.notices.as_slice() else { panic!("{:?}", environment.notices) };
+            assert!(root.starts_with("SSL_CERT_FILE, CURL_CA_BUNDLE were /corp.pem: ") && root.ends_with("--root /corp.pem"), "{root}");
+            assert!(proxy.starts_with("HTTP_PROXY was http://corp:3128: "), "{proxy}");
+            let roots = [PathBuf::from("/corp.pem")];
+            let told = super::environment([("SSL_CERT_FILE".into(), "/corp.pem".into())], &Injected { roots: &roots, ..about(capture) });
+            assert!(told.notices.is_empty(), "what is given as a root is trusted");
         }
     }
 }

@@ -97,7 +97,7 @@ const GATES: &[Column] = &[
     column("AGENT", |gate| text(gate, "agent")),
     column("ACTION", |gate| text(gate, "action")),
     column("SUMMARY", |gate| text(gate, "summary")),
-    column("APPROVALS", |gate| format!("{}/{}", text(gate, "approvals"), text(gate, "required"))),
+    column("REQUIRED", |gate| format!("{}/{}", text(gate, "approvals"), text(gate, "required"))),
     wide("PHASE", |gate| text(gate, "phase")),
     wide("TOOL", |gate| text(gate, "tool")),
     wide("POLICY", |gate| text(gate, "policy")),

@@ -44,7 +44,7 @@ pub(crate) fn render(run: &Value, events: &[Value], width: usize) -> String {
     let count = |member: &str| text(run, member);
     let _ = writeln!(
         out,
-        "{} calls, {} effects, {} replayed, {} refused, {} in doubt, {} events\n",
+        "calls {}  effects {}  replayed {}  refused {}  in doubt {}  events {}\n",
         count("calls"),
         count("effects"),
         count("replayed"),

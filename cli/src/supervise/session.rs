@@ -99,6 +99,7 @@ pub(crate) struct Session {
     /// How connections are caught.
     pub(crate) capturing: Capturing,
     agent: AgentId,
+    roots: Vec<PathBuf>,
     instance: String,
     seat: Seat,
     sidecar: Kept,
@@ -133,7 +134,7 @@ impl Session {
             }
         };
         place.write_trust_store()?;
-        Ok(Self { run, tenant, capturing, agent, instance, seat, sidecar, place })
+        Ok(Self { run, tenant, capturing, agent, roots, instance, seat, sidecar, place })
     }
 
     /// Where the ledger's HTTP API is.
@@ -159,6 +160,7 @@ impl Session {
             instance: &self.instance,
             capture: self.capturing.mode(),
             proxy,
+            roots: &self.roots,
             bundle: &self.place.bundle_file(),
             trust_store: &self.place.trust_store(),
         })
