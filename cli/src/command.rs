@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 
 use crate::capture::redirect::Namespace;
 
@@ -38,34 +38,58 @@ pub(crate) fn spawn(
     }))
 }
 
-/// Waits for COMMAND. What the terminal sends reaches it without us, and we only stay; what is sent to us alone is passed
-/// on.
-pub(crate) async fn wait(mut child: Child) -> io::Result<ExitStatus> {
-    let handle = handle(&child)?;
-    // The terminal sends these to the whole group: COMMAND decides what they mean.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
-    let (tell, mut ended) = tokio::sync::oneshot::channel();
-    // A thread, not a task of the runtime: it waits as long as COMMAND lives.
-    std::thread::spawn(move || tell.send(child.wait()));
-    let pass = |signal| {
-        // COMMAND may have ended meanwhile: the handle knows, and no other process is hit.
-        let _ = pidfd_send_signal(&handle, signal);
-    };
-    loop {
-        tokio::select! {
-            status = &mut ended => return status.map_err(io::Error::other)?,
-            _ = interrupt.recv() => {}
-            _ = quit.recv() => {}
-            _ = hangup.recv() => pass(Signal::HUP),
-            _ = terminate.recv() => pass(Signal::TERM),
-            _ = user1.recv() => pass(Signal::USR1),
-            _ = user2.recv() => pass(Signal::USR2),
+/// The signals that are COMMAND's to answer. Taken before COMMAND starts: from then on they must not end us.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: UnixSignal,
+    quit: UnixSignal,
+    hangup: UnixSignal,
+    terminate: UnixSignal,
+    user1: UnixSignal,
+    user2: UnixSignal,
+}
+
+impl Signals {
+    /// From now on this process goes on when they come.
+    pub(crate) fn take() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for COMMAND. What the terminal sends reaches it without us, and we only stay; what is sent to us alone is
+    /// passed on.
+    pub(crate) async fn wait(&mut self, mut child: Child) -> io::Result<ExitStatus> {
+        let handle = handle(&child)?;
+        let (tell, mut ended) = tokio::sync::oneshot::channel();
+        // A thread, not a task of the runtime: it waits as long as COMMAND lives.
+        std::thread::spawn(move || tell.send(child.wait()));
+        let pass = |signal| {
+            // COMMAND may have ended meanwhile: the handle knows, and no other process is hit.
+            let _ = pidfd_send_signal(&handle, signal);
+        };
+        loop {
+            tokio::select! {
+                status = &mut ended => return status.map_err(io::Error::other)?,
+                // The terminal sends these to the whole group: COMMAND decides what they mean.
+                _ = self.interrupt.recv() => {}
+                _ = self.quit.recv() => {}
+                _ = self.hangup.recv() => pass(Signal::HUP),
+                _ = self.terminate.recv() => pass(Signal::TERM),
+                _ = self.user1.recv() => pass(Signal::USR1),
+                _ = self.user2.recv() => pass(Signal::USR2),
+            }
         }
+    }
+
+    /// Returns when somebody at the terminal does not want to wait any more.
+    pub(crate) async fn interrupted(&mut self) {
+        let _ = self.interrupt.recv().await;
     }
 }
 

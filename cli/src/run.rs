@@ -11,17 +11,17 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use kybernis_core::ids::{AgentId, RunId};
 use kybernis_crds::{AgentScope, DEFAULT_NAMESPACE, Loaded, ManifestError, Report, SYSTEM_NAMESPACE};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::Api;
 use crate::capture::environment::{Capture, Environment, environment};
 use crate::capture::redirect::{Namespace, Redirect};
+use crate::command::{self, Signals};
+use crate::exit;
 use crate::handover::Sockets;
 use crate::home::Home;
 use crate::roles::{Problems, labels};
 use crate::summary::Summary;
 use crate::supervise::{Capturing, Session, Settings, Wanted};
-use crate::{command, exit};
 
 /// How COMMAND's connections are to be caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -162,18 +162,18 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let Environment { variables, notices } = session.inject(|about| environment(std::env::vars_os(), about));
     notices.iter().for_each(|notice| eprintln!("kybernis: {notice}"));
 
+    let mut signals = Signals::take()?;
     let started = command::spawn(&args.command, variables, namespace).context("COMMAND could not be started");
     let status = match started {
-        Ok(Ok(child)) => command::wait(child).await.context("COMMAND could not be waited for"),
+        Ok(Ok(child)) => signals.wait(child).await.context("COMMAND could not be waited for"),
         Ok(Err(never_ran)) => Ok(never_ran),
         Err(error) => Err(error),
     };
     let (run, http) = (session.run.clone(), session.http());
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let summary = tokio::select! {
         summary = session.end(async || Summary::of(&run, &Api::local(&home, http)?).await) => summary,
         // Ledger and sidecar see our end and finish by themselves.
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+        () = signals.interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     match summary {
         Ok(summary) => eprintln!("{summary}"),

@@ -305,6 +305,7 @@ fn a_second_run_joins_the_ledger_that_runs_and_carries_it_on() {
     assert_eq!(second.says(), "up");
     assert_eq!(rig.json(&["runs"]).as_array().unwrap().len(), 0, "reading does not disturb");
 
+    first.go();
     assert!(first.end().success());
     second.go();
     assert_eq!(second.says(), "200");
