@@ -232,15 +232,16 @@ pub(super) fn observe(state: &State, observe: &Observe, now: Timestamp) -> Outco
     Outcome { events, ..Outcome::default() }
 }
 
-/// The observations that say something new about grants of this boot.
+/// The observations that say something new about grants of this boot; a later boot may have given the answer of one that is
+/// gone to a caller that read it.
 pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: Timestamp) -> Vec<Event> {
     let is_news = |seen: &&Observation| {
         state.effect(&seen.effect).is_some_and(|effect| {
+            let holder = &effect.holder.0;
             effect.fence == seen.fence
-                && effect.holder.0 == *boot
                 && match seen.seen {
-                    super::Seen::Read => !effect.read,
-                    super::Seen::CallerGone => !effect.caller_gone,
+                    super::Seen::Read => !effect.read && (holder == boot || state.boots_gone.contains_key(holder)),
+                    super::Seen::CallerGone => !effect.caller_gone && holder == boot,
                 }
         })
     };

@@ -102,12 +102,17 @@ impl Rig {
 
     /// Starts a sidecar on the folder and socket that the last one had; `run` names its run, else it is implicit.
     pub async fn start_sidecar(&mut self, run: Option<&str>) {
+        self.start_sidecar_of("trader", run).await;
+    }
+
+    /// Starts a sidecar beside another agent.
+    pub async fn start_sidecar_of(&mut self, agent: &str, run: Option<&str>) {
         let folder = self.data.path().join("sidecar");
         std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("no folder: {error}"));
         let key = TokenKey::open(&self.ledger_data()).unwrap_or_else(|error| panic!("no key: {error}"));
         let workload = Workload {
-            agent: name::<AgentId>("trader"),
-            run: name::<RunId>(run.unwrap_or("run-implicit")),
+            agent: name::<AgentId>(agent),
+            run: name::<RunId>(run.unwrap_or(if agent == "trader" { "run-implicit" } else { "run-of-another" })),
             explicit_run: run.is_some(),
             labels: BTreeMap::new(),
             instance: "pod-1".to_owned(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, BootId, EffectId, RunId, TenantId};
 use kybernis_core::key::TenantSecret;
-use kybernis_core::machine::Fence;
+use kybernis_core::machine::{Fence, Refuse};
 use kybernis_core::policy::Labels;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::{DecideAnswer, MESSAGE_MAX, decide_answer, v1};
@@ -236,6 +236,15 @@ impl Control {
     pub async fn abandon(&self, request: v1::AbandonRequest) -> Result<(), CallError> {
         self.client.clone().abandon(request).await?;
         Ok(())
+    }
+
+    /// Whether a run that a caller names is this agent's; it is from now on, if nobody used it before.
+    ///
+    /// # Errors
+    /// [`CallError::Away`]: nothing is known.
+    pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
+        let reply = self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await?.into_inner();
+        Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 
     /// The stored body of a completed effect, in chunks as they come.

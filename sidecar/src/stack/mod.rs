@@ -28,6 +28,7 @@ mod record;
 pub(crate) mod refuse;
 mod replay;
 mod reply;
+mod runs;
 mod settle;
 mod summary;
 mod tunnels;
@@ -54,6 +55,7 @@ use self::judge::Judged;
 use self::leases::Leases;
 use self::pass::{As, Pass};
 use self::record::{Span, span_type};
+use self::runs::Runs;
 use crate::arrival::{Arrival, Handler, Origin, TlsTreatment};
 use crate::body::{RequestBody, ResponseBody};
 use crate::boot_clock::BootClock;
@@ -76,6 +78,7 @@ pub struct Stack {
     leases: Arc<Leases>,
     callers: Arc<Callers>,
     room: Arc<Semaphore>,
+    runs: Runs,
     tasks: TaskTracker,
 }
 
@@ -90,6 +93,7 @@ impl Stack {
             leases: Arc::default(),
             callers: Arc::default(),
             room: Arc::new(Semaphore::new(ANSWERS_KEPT)),
+            runs: Runs::default(),
             tasks: TaskTracker::new(),
         });
         let renewing = Arc::clone(&stack.leases).keep(stack.control.clone(), Arc::clone(&stack.callers), stack.clock.clone());
@@ -164,6 +168,10 @@ impl Stack {
             return self.refused(&call, &span, Some(&judged), denial);
         }
         match way_of(&call, &intake, &judged) {
+            Ok(Way::Pass(_)) if self.runs.is_foreign(&self.control, &call).await => {
+                let detail = format!("Run {} belongs to another agent; use a run id of your own.", call.run);
+                self.refused(&call, &span, Some(&judged), Refusal::new(Code::RunForeign, detail))
+            }
             Ok(Way::Pass(pass_as)) => Pass { stack: self, call, judged, span }.answer(intake, arrival, pass_as).await,
             Ok(Way::Effect) => match judged.name(&call, &intake, &identity) {
                 Ok(named) => {

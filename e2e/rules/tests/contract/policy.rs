@@ -250,3 +250,17 @@ async fn the_declared_probe_settles_a_doubt() {
     let probes = rig.far.received().iter().filter(|one| one.line == "GET /v1/orders?id=a").count();
     assert_eq!(probes, 2);
 }
+
+#[tokio::test]
+async fn a_run_belongs_to_the_agent_that_used_it_first() {
+    let mut rig = Rig::start("").await;
+    let named = |call: Call| call.header("x-kyb-run-id", "run-of-ada");
+    assert_eq!(rig.call(&named(Call::get("/quotes"))).await.status, 200);
+    rig.stop_sidecar().await;
+    rig.start_sidecar_of("another-agent", None).await;
+    for call in [named(Call::get("/quotes")), named(Call::post("/orders", "{}"))] {
+        let answer = rig.call(&call).await;
+        assert_eq!((answer.status, answer.code().as_str()), (403, "run_foreign"), "{}", answer.body);
+    }
+    assert_eq!(rig.far.received().len(), 1, "a stranger acted in somebody's run");
+}

@@ -218,6 +218,9 @@ async fn a_rollout_forgets_nothing() {
     let again = rig.call(&call.clone().header("x-kyb-run-id", "the-next-run")).await;
     assert_eq!(again.body, r#"{"order":"first"}"#, "the unread answer of a pod that is gone was forgotten");
     assert_eq!(rig.far.executed(), 1);
+    // It has been read now, by whomever: the next one is meant.
+    assert_eq!(rig.call(&call).await.header("idempotent-replayed"), None);
+    assert_eq!(rig.far.executed(), 2);
 }
 
 #[tokio::test]
