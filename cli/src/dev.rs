@@ -68,7 +68,7 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
         args.proxy_listen,
         session.run,
         home.path().display(),
-        std::env::args().any(|arg| arg.starts_with("--data")).then(|| format!(" --data {}", home.path().display())).unwrap_or_default(),
+        data_option(&home),
         Capture::ESCAPES,
     );
     tokio::select! {
@@ -82,6 +82,11 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What makes `env` look at the same folder.
+fn data_option(home: &Home) -> String {
+    if std::env::args().any(|arg| arg.starts_with("--data")) { format!(" --data {}", home.path().display()) } else { String::new() }
 }
 
 /// Prints what a running `dev` says.

@@ -184,9 +184,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 /// A run that did not name policies goes by those of the ledger that it found.
 pub(crate) fn tell_joined(session: &Session) {
-    match session.joined() {
-        Some(Some(policies)) => eprintln!("kybernis: joined the ledger that runs there, with the policies in {}", policies.display()),
-        Some(None) | None => {}
+    if let Some(policies) = session.joined_policies() {
+        eprintln!("kybernis: joined the ledger that runs there, with the policies in {}", policies.display());
     }
 }
 

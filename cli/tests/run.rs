@@ -333,6 +333,20 @@ fn a_run_whose_supervisor_was_killed_leaves_nothing_running_and_the_next_one_cle
     assert!(rig.script(&[], &script).status.success());
 }
 
+#[test]
+fn a_run_outlives_the_supervisor_that_it_had_joined() {
+    let (rig, far) = (Rig::new(), FarSide::start());
+    let first = rig.start_script(&[], "echo up; read x");
+    assert_eq!(first.says(), "up");
+    let mut second = rig.start_script(&[], &format!("echo up; read x; {}", far.call("POST", "/200")));
+    assert_eq!(second.says(), "up");
+    kill_process(Pid::from_child(&first.child), Signal::KILL).unwrap();
+    second.go();
+    assert_eq!(second.says(), "200");
+    second.tells("this one runs it now");
+    assert!(second.end().success());
+}
+
 const DENY: &str = "apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {name: p, namespace: trading}\nspec:\n  selector: \
                     {matchLabels: {app: trader}}\n  rules:\n  - {name: no-posts, match: {methods: [POST]}, when: 'true', verdict: Deny, \
                     reason: closed}\n";

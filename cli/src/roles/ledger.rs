@@ -1,8 +1,10 @@
 //! `kybernis ledger`: the ledger as a process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
+use kybernis_ledger::journal::SqliteJournal;
 use kybernis_ledger::{Ledger, Settings};
 use tokio::sync::watch;
 
@@ -10,6 +12,11 @@ use super::policies::{self, Folder};
 use super::{LogArgs, Problems, asked_to_end};
 use crate::handover::{Lifeline, Purpose};
 use crate::home::{Home, Ownership, Standing};
+
+/// How long a predecessor may take to close the journal: longer than its own drain.
+const PREDECESSOR: Duration = Duration::from_secs(15);
+/// Between looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The settings of a ledger.
 #[derive(Clone, Debug, Args)]
@@ -79,6 +86,9 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
             (in_force, Some((folder, look)))
         }
     };
+    if args.supervised {
+        predecessor_closes(home.path()).await;
+    }
     let (tell, policy) = watch::channel(in_force);
     let engine = kybernis_ledger::engine::Settings::default();
     let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, policy, engine }).await?;
@@ -99,6 +109,18 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
         owned.withdraw();
     }
     ended
+}
+
+/// A supervisor that was killed leaves a ledger that sees it and ends; its successor must not fail for those moments.
+async fn predecessor_closes(data: &Path) {
+    let closed = async {
+        while SqliteJournal::in_use(data) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(PREDECESSOR, closed).await.is_err() {
+        tracing::error!("another ledger does not close the journal");
+    }
 }
 
 fn own(home: &Home, standing: &Standing) -> anyhow::Result<Ownership> {

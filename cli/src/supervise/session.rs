@@ -143,8 +143,8 @@ impl Session {
     }
 
     /// The policies of a ledger that somebody else runs.
-    pub(crate) fn joined(&self) -> Option<Option<&Path>> {
-        self.seat.joined.then(|| self.seat.standing.policies.as_deref())
+    pub(crate) fn joined_policies(&self) -> Option<&Path> {
+        self.seat.standing.policies.as_deref().filter(|_| self.seat.joined)
     }
 
     /// What COMMAND's environment says of all this.
