@@ -87,10 +87,8 @@ fn probe_command(args: &[&str]) -> Vec<OsString> {
 impl Rig {
     /// Runs COMMAND while `serve` handles what arrives at the sockets.
     fn run(mut self, command: &[OsString], serve: impl FnOnce(&Sockets)) -> ExitStatus {
-        let sockets = Sockets {
-            listeners: std::mem::take(&mut self.namespace.listeners),
-            dns_udp: std::mem::take(&mut self.namespace.dns_udp),
-        };
+        let sockets =
+            Sockets { listeners: std::mem::take(&mut self.namespace.listeners), dns_udp: std::mem::take(&mut self.namespace.dns_udp) };
         let mut child = self.namespace.spawn(command, &path_env()).unwrap();
         serve(&sockets);
         child.wait().unwrap()

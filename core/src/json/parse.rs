@@ -20,8 +20,11 @@ pub struct JsonError {
 }
 
 pub(super) fn document(bytes: &[u8]) -> Result<Json, JsonError> {
-    let text =
-        std::str::from_utf8(bytes).map_err(|error| JsonError { rule: "the body is not UTF-8".to_owned(), at: error.valid_up_to(), ambiguous: false })?;
+    let text = std::str::from_utf8(bytes).map_err(|error| JsonError {
+        rule: "the body is not UTF-8".to_owned(),
+        at: error.valid_up_to(),
+        ambiguous: false,
+    })?;
     let mut parser = Parser { text, at: 0, path: Vec::new() };
     parser.space();
     let value = parser.value()?;

@@ -29,13 +29,9 @@ pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: En
     };
     // What this sidecar saw of its callers bears on what the call meets, so it is judged first.
     let seen = settle::observed(state, &decide.boot, &decide.observed, now);
-    let mut known = std::borrow::Cow::Borrowed(state);
-    if !seen.is_empty() {
-        seen.iter().for_each(|event| known.to_mut().fold(event));
-    }
-    let mut outcome = match lookup::meets(&known, decide, now) {
+    let mut outcome = match lookup::meets(&lookup::Known { state, seen: &seen }, decide, now) {
         Some(reply) => Outcome::reply(reply),
-        None => admit(&known, decide, now, entropy),
+        None => admit(state, decide, now, entropy),
     };
     let before = seen.into_iter().chain(opened.filter(|_| !outcome.events.is_empty()));
     outcome.events.splice(0..0, before);

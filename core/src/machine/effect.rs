@@ -8,6 +8,8 @@
 //!                              └───────── anything else, lease lost ────▶ IN_DOUBT ── proof, probe or person ──▶ COMPLETED | NOT_SENT
 //! ```
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{
@@ -243,6 +245,8 @@ pub struct Effect {
     pub caller_gone: bool,
     /// The gate that asks a person to settle it.
     pub resolution: Option<GateId>,
+    /// Grants that are proven to have been executed although a later one was made: each is an alarm once.
+    pub duplicates: BTreeSet<Fence>,
     /// When the ledger last asked a sidecar to probe it; memory only.
     pub probed_at: Option<Timestamp>,
 }

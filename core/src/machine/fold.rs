@@ -1,5 +1,7 @@
 //! How a fact changes what the ledger knows. Total: whatever the journal holds can be folded, and nothing is decided again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::command::Seen;
 use super::effect::{Effect, EffectSpec, EffectState, Fence};
 use super::event::{Event, Fact, Settled};
@@ -35,7 +37,7 @@ impl State {
             Fact::EffectSettled { effect, fence, outcome, fingerprint, approval_returned, .. } => {
                 self.settled(effect, *fence, outcome, *fingerprint, ts);
                 if let Some(gate) = approval_returned {
-                    self.return_approval(gate, ts);
+                    self.return_approval(gate, effect, ts);
                 }
             }
             Fact::CallerSeen { effect, fence, seen } => self.caller_seen(effect, *fence, *seen),
@@ -64,7 +66,11 @@ impl State {
             Fact::SpanRecorded { boot, seq, .. } | Fact::SpanRefused { boot, seq } => {
                 self.spans_through.insert(boot.clone(), *seq);
             }
-            Fact::DuplicateObserved { .. } => {}
+            Fact::DuplicateObserved { effect, fence, .. } => {
+                if let Some(effect) = self.effects.get_mut(effect) {
+                    effect.duplicates.insert(*fence);
+                }
+            }
         }
         if let Some(run) = run {
             self.link(&run, event);
@@ -117,10 +123,9 @@ impl State {
         if !alike.contains(&id) {
             alike.push(id.clone());
         }
-        if let Some(gate) = spec.approval.as_ref().and_then(|gate| self.gates.get_mut(gate)) {
-            gate.phase = GatePhase::Consumed;
-        }
+        self.use_approval(spec.approval.as_ref(), &id);
         self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
+        let duplicates = self.effects.remove(&id).map(|before| before.duplicates).unwrap_or_default();
         let effect = Effect {
             spec: spec.clone(),
             state: EffectState::Dispatched,
@@ -132,6 +137,7 @@ impl State {
             read: false,
             caller_gone: false,
             resolution: None,
+            duplicates,
             probed_at: None,
         };
         self.effects.insert(id, effect);
@@ -139,7 +145,7 @@ impl State {
 
     fn settled(&mut self, id: &EffectId, fence: Fence, outcome: &Settled, fingerprint: Option<Fingerprint>, ts: Timestamp) {
         let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
-        let was_in_doubt = effect.is_in_doubt();
+        let (was_in_doubt, was_free) = (effect.is_in_doubt(), effect.is_free());
         effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
         effect.state = match outcome.clone() {
             Settled::Completed { answer, by } => EffectState::Completed { at: ts, answer, by },
@@ -148,6 +154,9 @@ impl State {
             Settled::InDoubt { cause, status } => EffectState::InDoubt { since: ts, cause, status },
         };
         let (run, is_in_doubt, gate) = (effect.spec.run.clone(), effect.is_in_doubt(), effect.resolution.clone());
+        // Given back on a wrong word, and used after all: it must not serve a second time.
+        let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
+        self.use_approval(spent.as_ref(), id);
         if let Some(run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
                 (false, true) => run.tally.in_doubt += 1,
@@ -160,8 +169,17 @@ impl State {
         }
     }
 
-    fn return_approval(&mut self, gate: &GateId, ts: Timestamp) {
-        if let Some(gate) = self.gates.get_mut(gate).filter(|gate| gate.phase == GatePhase::Consumed) {
+    fn use_approval(&mut self, gate: Option<&GateId>, by: &EffectId) {
+        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
+            gate.phase = GatePhase::Consumed;
+            gate.used_by.insert(by.clone());
+        }
+    }
+
+    fn return_approval(&mut self, gate: &GateId, by: &EffectId, ts: Timestamp) {
+        let Some(gate) = self.gates.get_mut(gate) else { return };
+        gate.used_by.remove(by);
+        if gate.phase == GatePhase::Consumed && gate.used_by.is_empty() {
             let is_past = gate.spec.expires_at.is_some_and(|end| ts >= end);
             gate.phase = if is_past { GatePhase::Expired } else { GatePhase::Approved };
         }
@@ -195,7 +213,8 @@ impl State {
             let request = (spec.agent.clone(), spec.tool.clone(), spec.digest);
             self.gates_by_request.insert(request, spec.gate.clone());
         }
-        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, votes: std::collections::BTreeMap::new() };
+        let (votes, used_by) = (BTreeMap::new(), BTreeSet::new());
+        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, votes, used_by };
         self.gates.insert(spec.gate.clone(), gate);
     }
 

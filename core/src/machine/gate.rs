@@ -7,7 +7,7 @@
 //! Resolution: Pending ──required distinct people──▶ Executed | NotExecuted;  proof or probe first ──▶ Superseded
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +149,8 @@ pub struct Gate {
     pub opened_at: Timestamp,
     /// Who said what; a person counts once.
     pub votes: BTreeMap<PersonId, Vote>,
+    /// The effects that use its approval; more than one only where a wrong word gave it back too early.
+    pub used_by: BTreeSet<EffectId>,
 }
 
 impl Gate {

@@ -2,8 +2,9 @@
 //!
 //! The order of the checks is the contract's: in doubt, another fingerprint or principal, completed, in flight, expired.
 
-use super::command::{Decide, DerivedMode, Refuse, Replay, Reply};
+use super::command::{Decide, DerivedMode, Refuse, Replay, Reply, Seen};
 use super::effect::{Effect, EffectState, KeyLevel};
+use super::event::{Event, Fact};
 use super::state::State;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
@@ -11,9 +12,32 @@ use crate::time::{Millis, Timestamp};
 /// What to tell a caller who met another's flight, so that it does not come back at once.
 pub(super) const IN_FLIGHT_RETRY: Millis = Millis::from_secs(1);
 
+/// What is on record, and what the asking sidecar has just seen of its callers: it will be on record with the answer.
+pub(super) struct Known<'a> {
+    pub(super) state: &'a State,
+    pub(super) seen: &'a [Event],
+}
+
+impl Known<'_> {
+    fn is_gone(&self, effect: &Effect) -> bool {
+        effect.caller_gone || self.saw(effect, Seen::CallerGone)
+    }
+
+    fn is_unread(&self, effect: &Effect) -> bool {
+        effect.is_unread() && !self.saw(effect, Seen::Read)
+    }
+
+    fn saw(&self, effect: &Effect, what: Seen) -> bool {
+        self.seen.iter().any(|event| {
+            matches!(&event.fact, Fact::CallerSeen { effect: id, fence, seen }
+                if *id == effect.spec.effect && *fence == effect.fence && *seen == what)
+        })
+    }
+}
+
 /// The answer that an earlier effect forces, or `None` when nothing stands in the way.
-pub(super) fn meets(state: &State, decide: &Decide, now: Timestamp) -> Option<Reply> {
-    by_key(state, decide).or_else(|| by_meaning(state, decide, now))
+pub(super) fn meets(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Reply> {
+    by_key(known.state, decide).or_else(|| by_meaning(known, decide, now))
 }
 
 fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
@@ -27,12 +51,19 @@ fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
         return Some(key_reused(effect));
     }
     if let Some(effect) = first(|effect| matches!(effect.state, EffectState::Completed { .. })) {
-        return Some(if effect.spec.keys.len() == decide.keys.len() { replay(effect) } else { key_reused(effect) });
+        return Some(if is_same_batch(effect, decide) { replay(effect) } else { key_reused(effect) });
     }
     if let Some(effect) = first(Effect::is_in_flight) {
         return Some(in_flight(effect, decide));
     }
     first(|effect| matches!(effect.state, EffectState::Tombstone { .. })).map(expired)
+}
+
+/// The same keys in any order. Where the keys stand outside the body (in the path, in a header), two batches can share one
+/// key and one fingerprint, and the answer to the first says nothing of the second's other effects.
+fn is_same_batch(effect: &Effect, decide: &Decide) -> bool {
+    let (first, second) = (&effect.spec.keys, &decide.keys);
+    first.iter().all(|key| second.contains(key)) && second.iter().all(|key| first.contains(key))
 }
 
 /// Another body or another principal under the same key. A body that is still being hashed is compared once it is known.
@@ -44,15 +75,15 @@ fn reused(effect: &Effect, decide: &Decide) -> bool {
     other_body || effect.spec.principal != decide.principal
 }
 
-fn by_meaning(state: &State, decide: &Decide, now: Timestamp) -> Option<Reply> {
+fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Reply> {
     if decide.derived == DerivedMode::Off {
         return None;
     }
     let alike = || {
-        let ids = state.by_meaning.get(&decide.meaning).into_iter().flatten();
-        ids.filter_map(|id| state.effects.get(id)).filter(|effect| effect.spec.agent == decide.agent)
+        let ids = known.state.by_meaning.get(&decide.meaning).into_iter().flatten();
+        ids.filter_map(|id| known.state.effects.get(id)).filter(|effect| effect.spec.agent == decide.agent)
     };
-    let here = |effect: &&Effect| effect.spec.run == decide.run || effect.caller_gone;
+    let here = |effect: &&Effect| effect.spec.run == decide.run || known.is_gone(effect);
     if let Some(effect) = alike().find(|effect| effect.is_in_doubt()) {
         return Some(in_doubt(effect));
     }
@@ -60,12 +91,12 @@ fn by_meaning(state: &State, decide: &Decide, now: Timestamp) -> Option<Reply> {
         return Some(in_flight(effect, decide));
     }
     let same_principal = |effect: &&Effect| effect.spec.principal == decide.principal;
-    alike().filter(same_principal).find(|effect| replays_by_meaning(effect, decide, now)).map(replay)
+    alike().filter(same_principal).find(|effect| replays_by_meaning(known, effect, decide, now)).map(replay)
 }
 
-fn replays_by_meaning(effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
+fn replays_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
     let EffectState::Completed { at, .. } = &effect.state else { return false };
-    if effect.is_unread() && (effect.spec.run == decide.run || effect.caller_gone) {
+    if known.is_unread(effect) && (effect.spec.run == decide.run || known.is_gone(effect)) {
         return true;
     }
     let everywhere = decide.explicit_run || decide.derived == DerivedMode::Replay;

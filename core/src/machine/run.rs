@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Outcome;
-use super::command::{Refuse, Reply, Spans};
+use super::command::{EnterRun, Refuse, Reply, Spans};
 use super::event::{Event, Fact};
 use super::state::State;
 use crate::ids::{AgentId, ChainHash, RunId};
@@ -62,6 +62,14 @@ pub(super) fn enter(state: &State, run: &RunId, agent: &AgentId, explicit: bool,
     }
 }
 
+/// A run id belongs to the agent that used it first.
+pub(super) fn enter_named(state: &State, entered: &EnterRun, now: Timestamp) -> Outcome {
+    match enter(state, &entered.run, &entered.agent, true, now) {
+        Ok(event) => Outcome { events: event.into_iter().collect(), ..Outcome::default() },
+        Err(foreign) => Outcome::reply(Reply::Refuse(foreign)),
+    }
+}
+
 /// Records spans that are not on record yet. A span of a stranger's run is not kept: the run is not
 /// its to write.
 pub(super) fn spans(state: &State, spans: &Spans, now: Timestamp) -> Outcome {
@@ -69,7 +77,9 @@ pub(super) fn spans(state: &State, spans: &Spans, now: Timestamp) -> Outcome {
     let mut events = Vec::new();
     let mut opened: Vec<RunId> = Vec::new();
     let mut last = through;
-    for (seq, span) in (spans.first_seq..).zip(&spans.spans) {
+    for (nth, span) in (0_u64..).zip(&spans.spans) {
+        // A sidecar that is not ours may number as it likes; no number ends the count.
+        let Some(seq) = spans.first_seq.checked_add(nth) else { break };
         if seq <= through {
             continue;
         }

@@ -1,6 +1,7 @@
 //! Settle, Renew, Abandon, and the late words: evidence, observations, probes.
 //!
-//! A repeated word is a no-op. A word under an older fence adds evidence and never overwrites. Proof beats a resolution.
+//! A repeated word is a no-op. A word under an older fence adds evidence and never overwrites. Proof of execution beats a
+//! resolution.
 
 use super::Outcome;
 use super::command::{Abandon, Action, Evidence, Finding, Observation, Observe, Refuse, Renew, Reply, Settle, SettleOutcome};
@@ -29,12 +30,13 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     }
     let outcome = match (&effect.state, &settle.outcome) {
         (EffectState::Dispatched | EffectState::InDoubt { .. }, _) => word(&settle.outcome),
-        // Proof beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
-        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_) | SettleOutcome::NotSent(_))
-            if *by != SettledBy::Proof =>
-        {
+        // Proof of execution beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
+        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_)) if *by != SettledBy::Proof => {
             word(&settle.outcome)
         }
+        // Proof that this grant was not sent confirms a "not executed", and takes back no "executed": what the probe or the
+        // person saw on the far side may be an older grant's doing, and a freed key would make it twice.
+        (EffectState::NotSent { by }, SettleOutcome::NotSent(_)) if *by != SettledBy::Proof => word(&settle.outcome),
         (EffectState::Completed { .. } | EffectState::NotSent { .. } | EffectState::Rejected { .. } | EffectState::Tombstone { .. }, _) => {
             return stands(effect, is_same(&effect.state, &settle.outcome));
         }
@@ -43,6 +45,9 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
         return stands(effect, true);
     }
     let mut result = Outcome::default();
+    if proves_execution && is_superseded(state, effect) {
+        alarm(effect, effect.fence, now, &mut result);
+    }
     let end = effect.is_in_flight().then(|| span_end(effect, settle, now));
     let returned = returned_approval(effect, &settle.outcome);
     push(effect, settle.fence, outcome, settle.fingerprint, returned, end, now, &mut result);
@@ -80,6 +85,8 @@ fn word(outcome: &SettleOutcome) -> Settled {
 
 fn returned_approval(effect: &Effect, outcome: &SettleOutcome) -> Option<GateId> {
     match outcome {
+        // A free record gave it back before, and by now another call may have used it.
+        _ if effect.is_free() => None,
         SettleOutcome::NotSent(_) | SettleOutcome::Rejected { not_executed: true, .. } => effect.spec.approval.clone(),
         SettleOutcome::Rejected { not_executed: false, .. } | SettleOutcome::Completed(_) | SettleOutcome::InDoubt { .. } => None,
     }
@@ -169,14 +176,25 @@ pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, int
     into.actions.push(Action::GateOpened { gate });
 }
 
-/// A grant older than the last one is proven to have been executed: an alarm, whatever the effect's state is.
+/// A grant older than the last one is proven to have been executed: an alarm, once, whatever the effect's state is.
 fn duplicate(effect: &Effect, fence: Fence, now: Timestamp) -> Outcome {
-    let id = effect.spec.effect.clone();
-    Outcome {
-        events: vec![Event { ts: now, fact: Fact::DuplicateObserved { effect: id.clone(), fence, run: effect.spec.run.clone() } }],
-        reply: Reply::Settled { stands: false, gate: None },
-        actions: vec![Action::Alarm { effect: id }],
+    let mut outcome = Outcome::reply(Reply::Settled { stands: false, gate: None });
+    if !effect.duplicates.contains(&fence) {
+        alarm(effect, fence, now, &mut outcome);
     }
+    outcome
+}
+
+fn alarm(effect: &Effect, fence: Fence, now: Timestamp, into: &mut Outcome) {
+    let id = effect.spec.effect.clone();
+    into.events.push(Event { ts: now, fact: Fact::DuplicateObserved { effect: id.clone(), fence, run: effect.spec.run.clone() } });
+    into.actions.push(Action::Alarm { effect: id });
+}
+
+/// Whether one of a free record's keys was granted again under another record: in a batch that was put together otherwise.
+fn is_superseded(state: &State, effect: &Effect) -> bool {
+    let elsewhere = |key| state.by_key(key).is_some_and(|holder| holder.spec.effect != effect.spec.effect);
+    effect.is_free() && effect.spec.keys.iter().any(elsewhere)
 }
 
 pub(super) fn renew(state: &State, renew: &Renew, now: Timestamp) -> Outcome {
@@ -214,15 +232,16 @@ pub(super) fn observe(state: &State, observe: &Observe, now: Timestamp) -> Outco
     Outcome { events, ..Outcome::default() }
 }
 
-/// The observations that say something new about grants of this boot.
+/// The observations that say something new about grants of this boot; a later boot may have given the answer of one that is
+/// gone to a caller that read it.
 pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: Timestamp) -> Vec<Event> {
     let is_news = |seen: &&Observation| {
         state.effect(&seen.effect).is_some_and(|effect| {
+            let holder = &effect.holder.0;
             effect.fence == seen.fence
-                && effect.holder.0 == *boot
                 && match seen.seen {
-                    super::Seen::Read => !effect.read,
-                    super::Seen::CallerGone => !effect.caller_gone,
+                    super::Seen::Read => !effect.read && (holder == boot || state.boots_gone.contains_key(holder)),
+                    super::Seen::CallerGone => !effect.caller_gone && holder == boot,
                 }
         })
     };
@@ -234,7 +253,7 @@ pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: 
 pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Outcome {
     let Some(effect) = state.effect(&evidence.effect) else { return Outcome::default() };
     if evidence.finding == Finding::Executed && evidence.fence < effect.fence {
-        return duplicate(effect, evidence.fence, now);
+        return Outcome { reply: Reply::Done, ..duplicate(effect, evidence.fence, now) };
     }
     if evidence.fence != effect.fence {
         return Outcome::default();
@@ -249,6 +268,9 @@ pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Ou
         (Finding::Executed | Finding::NotExecuted | Finding::Unsure, _) => return Outcome::default(),
     };
     let mut outcome = Outcome::default();
+    if evidence.finding == Finding::Executed && is_superseded(state, effect) {
+        alarm(effect, effect.fence, now, &mut outcome);
+    }
     record(state, effect, effect.fence, settled, now, &mut outcome);
     outcome
 }

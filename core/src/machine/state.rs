@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::effect::Effect;
+use super::effect::{Effect, EffectState};
 use super::gate::Gate;
 use super::run::Run;
 use crate::ids::{AgentId, BootId, ChainHash, DecisionId, EffectId, GateId, KeyDigest, Meaning, RequestDigest, RunId, ToolName};
@@ -101,11 +101,19 @@ impl State {
     }
 
     /// Gives every grant a fresh lease, as the ledger does when it starts: it cannot know what was renewed while it was away.
+    /// The lease of an effect in doubt may have been renewed just before the doubt, and a probe's "not executed" counts by
+    /// its end.
     pub fn restart_leases(&mut self, now: Timestamp, lease: Millis) {
         let gone = &self.boots_gone;
-        let held = |effect: &&mut Effect| effect.is_in_flight() && !gone.contains_key(&effect.holder.0);
-        for effect in self.effects.values_mut().filter(held) {
-            effect.lease_until = now.after(lease);
+        for effect in self.effects.values_mut().filter(|effect| !gone.contains_key(&effect.holder.0)) {
+            match effect.state {
+                EffectState::Dispatched => effect.lease_until = now.after(lease),
+                EffectState::InDoubt { since, .. } => effect.lease_until = effect.lease_until.max(since.after(lease)),
+                EffectState::Completed { .. }
+                | EffectState::Rejected { .. }
+                | EffectState::NotSent { .. }
+                | EffectState::Tombstone { .. } => {}
+            }
         }
     }
 

@@ -367,6 +367,20 @@ fn a_batch_is_claimed_all_or_none() {
 }
 
 #[test]
+fn a_batch_is_never_answered_with_another_batch_s_answer() {
+    let batch = |decision, keys: [u8; 2], meaning| Decide {
+        keys: keys.map(|key| KeyDigest::from_bytes([key; 32])).to_vec(),
+        meaning: Meaning::from_bytes([meaning; 32]),
+        ..order(decision)
+    };
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&batch("d1", [1, 2], 1));
+    ledger.settle("a", &grant, completed());
+    assert_eq!(ledger.refusal(&batch("d2", [1, 3], 2)).code, Code::IdempotencyKeyReused);
+    assert!(matches!(ledger.decide(&batch("d3", [2, 1], 1)), Reply::Replay(_)));
+}
+
+#[test]
 fn a_probe_that_says_executed_settles_at_once() {
     let mut ledger = Ledger::default();
     let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
@@ -403,6 +417,28 @@ fn not_executed_counts_only_after_lease_end_plus_horizon_and_never_without_one()
 }
 
 #[test]
+fn a_restart_shortens_no_lease_that_a_probe_counts_by() {
+    let mut ledger = Ledger::default();
+    let asked = Command::Decide(Box::new(Decide { probe: Some(probe(Some(Millis::from_secs(30)))), ..order("d1") }));
+    let mut journal = ledger.ask(&asked).events;
+    let effect = ledger.state.effects().next().unwrap();
+    let grant = Grant { effect: effect.spec.effect.clone(), fence: effect.fence, generation: 0, approval: None };
+    ledger.now_ms = 25_000;
+    let leases = vec![(grant.effect.clone(), grant.fence)];
+    let renew = Renew { boot: BootId::new("a").unwrap(), leases, lease: LEASE, observed: Vec::new() };
+    ledger.state.extend_leases(&renew, Timestamp::from_epoch_ms(ledger.now_ms));
+    journal.extend(ledger.ask(&Command::Settle(Box::new(settle_of("a", &grant, doubt())))).events);
+    ledger.state = State::default();
+    journal.iter().for_each(|event| ledger.state.fold(event));
+    ledger.state.restart_leases(Timestamp::from_epoch_ms(ledger.now_ms), LEASE);
+    for (asked_ms, frees) in [(84_999, false), (85_000, true)] {
+        ledger.now_ms = asked_ms;
+        ledger.ask(&Command::Evidence(evidence(&grant, Finding::NotExecuted, asked_ms)));
+        assert_eq!(ledger.effect(&grant).is_free(), frees, "asked at {asked_ms}");
+    }
+}
+
+#[test]
 fn a_probe_that_gives_up_hands_over_to_a_person() {
     let mut ledger = Ledger::default();
     let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });
@@ -433,6 +469,22 @@ fn proof_of_execution_beats_a_resolution_without_a_later_dispatch() {
 }
 
 #[test]
+fn proof_of_not_sent_takes_back_no_resolution_that_says_executed() {
+    let mut ledger = Ledger::default();
+    let first = ledger.grant(&order("d1"));
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    // Wrong: the far side did execute it. The second grant never leaves, and the person then sees the first one's order.
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&order("d2"));
+    ledger.pass(LEASE);
+    let gate = ledger.effect(&second).resolution.clone().unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Executed);
+    ledger.settle("a", &second, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert!(matches!(ledger.effect(&second).state, EffectState::Completed { by: SettledBy::Person(_), .. }));
+    assert_eq!(ledger.refusal(&order("d3")).code, Code::ReplayUnavailable);
+}
+
+#[test]
 fn proof_of_execution_after_a_later_dispatch_is_an_alarm() {
     let mut ledger = Ledger::default();
     let first = ledger.grant(&order("d1"));
@@ -442,6 +494,24 @@ fn proof_of_execution_after_a_later_dispatch_is_an_alarm() {
     let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
     assert!(matches!(late.events.as_slice(), [Event { fact: Fact::DuplicateObserved { .. }, .. }]));
     assert!(ledger.effect(&second).is_in_flight());
+    let repeated = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+    assert!(repeated.events.is_empty() && repeated.actions.is_empty());
+}
+
+#[test]
+fn proof_of_execution_after_a_dispatch_in_another_batch_is_an_alarm_too() {
+    let mut ledger = Ledger::default();
+    let keys = vec![KeyDigest::from_bytes([1; 32]), KeyDigest::from_bytes([2; 32])];
+    let first = ledger.grant(&Decide { keys, ..order("d1") });
+    let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&order("d2"));
+    assert_ne!(second.effect, first.effect);
+    let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+    assert!(late.actions.contains(&Action::Alarm { effect: first.effect.clone() }));
+    // What the first batch holds alone is known to be done.
+    let rest = Decide { keys: vec![KeyDigest::from_bytes([2; 32])], ..order("d3") };
+    assert_eq!(ledger.refusal(&rest).code, Code::IdempotencyKeyReused);
 }
 
 #[test]
@@ -502,6 +572,59 @@ fn not_sent_gives_the_approval_back() {
 }
 
 #[test]
+fn an_approval_given_back_on_a_wrong_word_is_consumed_by_the_late_proof() {
+    let mut ledger = Ledger::default();
+    let gated = |decision| Decide { approval: Some(approval(1, 1)), derived: DerivedMode::Off, ..unnamed(decision) };
+    let gate = ledger.refusal(&gated("d1")).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let grant = ledger.grant(&gated("d2"));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Approved);
+    ledger.settle("a", &grant, completed());
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+    assert_eq!(ledger.refusal(&gated("d3")).code, Code::ApprovalRequired);
+}
+
+#[test]
+fn an_approval_is_given_back_once() {
+    let mut ledger = Ledger::default();
+    let gated = |decision, n| Decide {
+        approval: Some(approval(1, 1)),
+        keys: vec![KeyDigest::from_bytes([n; 32])],
+        derived: DerivedMode::Off,
+        ..order(decision)
+    };
+    let gate = ledger.refusal(&gated("d1", 1)).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let first = ledger.grant(&gated("d2", 1));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    assert_eq!(ledger.grant(&gated("d3", 2)).approval.as_ref(), Some(&gate));
+    // The sidecar's own proof comes late; the other call still holds the approval.
+    ledger.settle("a", &first, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+}
+
+#[test]
+fn an_approval_that_one_effect_has_used_is_not_given_back_by_another() {
+    let mut ledger = Ledger::default();
+    let gated = |decision, n| {
+        let keys = vec![KeyDigest::from_bytes([n; 32])];
+        Decide { approval: Some(approval(1, 1)), keys, derived: DerivedMode::Off, ..order(decision) }
+    };
+    let gate = ledger.refusal(&gated("d1", 1)).gate.unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::Approve);
+    let first = ledger.grant(&gated("d2", 1));
+    let Reply::Settled { gate: Some(resolution), .. } = ledger.settle("a", &first, doubt()) else { panic!("no gate") };
+    ledger.vote(&resolution, "ada", GateVerdict::NotExecuted);
+    let second = ledger.grant(&gated("d3", 2));
+    ledger.settle("a", &first, completed());
+    ledger.settle("a", &second, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+    assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+}
+
+#[test]
 fn an_approval_that_was_not_used_in_time_asks_again() {
     let mut ledger = Ledger::default();
     let gated = |decision| Decide { approval: Some(approval(1, 1)), ..order(decision) };
@@ -545,6 +668,18 @@ fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
     assert_eq!(ledger.refusal(&order("d2")).code, Code::EffectExpired);
     ledger.pass(TOMBSTONE);
     assert!(matches!(ledger.decide(&order("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn spans_numbered_up_to_the_end_of_numbers_are_a_gap_and_no_fault() {
+    let mut ledger = Ledger::default();
+    let run = RunId::new("run-1").unwrap();
+    let end = crate::ksp::SpanEnd::new(Timestamp::default(), run, SpanId::new("s").unwrap(), crate::ksp::SpanStatus::Ok, Millis::new(1));
+    let spans = vec![crate::ksp::KspEvent::SpanEnd(end); 2];
+    let (boot, agent) = (BootId::new("a").unwrap(), AgentId::new("trader").unwrap());
+    let outcome = ledger.ask(&Command::Spans(Box::new(Spans { boot, agent, first_seq: u64::MAX, spans })));
+    assert!(outcome.events.is_empty());
+    assert!(matches!(outcome.reply, Reply::SpansAcked { through: 0 }));
 }
 
 #[test]

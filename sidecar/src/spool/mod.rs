@@ -9,12 +9,16 @@ mod spans;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kybernis_core::ids::BootId;
 
 pub use self::outcomes::Outcomes;
 pub use self::spans::{Kind, Spans};
 use crate::control::Control;
+
+/// How often a stopping sidecar looks whether the ledger has taken everything.
+const EMPTY_LOOK: Duration = Duration::from_millis(10);
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -52,5 +56,18 @@ impl Spool {
     pub fn deliver(&self, control: &Control) {
         tokio::spawn(Arc::clone(&self.outcomes).deliver(control.clone()));
         tokio::spawn(Arc::clone(&self.spans).deliver(control.clone()));
+    }
+
+    /// Whether the ledger has taken everything.
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty() && self.spans.is_empty()
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn empty(&self) {
+        let mut looks = tokio::time::interval(EMPTY_LOOK);
+        while !self.is_empty() {
+            looks.tick().await;
+        }
     }
 }
