@@ -130,7 +130,8 @@ fn text_of(line: &str, before: &str) -> Option<String> {
 /// `None` where the mutation is caught as it should be, else why not.
 fn judge(mutation: &Mutation, programs: &BTreeMap<(String, String), PathBuf>) -> Result<Option<String>> {
     let key = (mutation.package.clone(), mutation.target.clone());
-    let program = programs.get(&key).with_context(|| format!("{TABLE}: there is no test target {} of {}", mutation.target, mutation.package))?;
+    let program =
+        programs.get(&key).with_context(|| format!("{TABLE}: there is no test target {} of {}", mutation.target, mutation.package))?;
     let (failed, text) = run(program, mutation)?;
     if !failed.contains(&mutation.test) {
         return Ok(Some("its own test stayed green".to_owned()));

@@ -44,7 +44,8 @@ pub(super) fn meets(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Optio
 
 fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
     let looked_at = if broken("batch_all_or_none") { 1 } else { decide.keys.len() };
-    let held: Vec<&Effect> = decide.keys.iter().take(looked_at).filter_map(|key| state.by_key(key)).filter(|effect| !effect.is_free()).collect();
+    let held: Vec<&Effect> =
+        decide.keys.iter().take(looked_at).filter_map(|key| state.by_key(key)).filter(|effect| !effect.is_free()).collect();
     // A batch is claimed all or none, so the worst of what its keys meet decides, in the contract's order.
     let first = |test: fn(&Effect) -> bool| held.iter().copied().find(|effect| test(effect));
     if let Some(effect) = first(Effect::is_in_doubt).filter(|_| !broken("doubt_refuses")) {

@@ -24,7 +24,11 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     };
     let proves_execution = matches!(settle.outcome, SettleOutcome::Completed(_));
     if settle.fence < effect.fence {
-        return if proves_execution && !broken("late_proof_is_an_alarm") { duplicate(effect, settle.fence, now) } else { stands(effect, false) };
+        return if proves_execution && !broken("late_proof_is_an_alarm") {
+            duplicate(effect, settle.fence, now)
+        } else {
+            stands(effect, false)
+        };
     }
     if settle.fence > effect.fence || effect.holder.0 != settle.boot {
         return stands(effect, false);
@@ -32,7 +36,9 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     let outcome = match (&effect.state, &settle.outcome) {
         (EffectState::Dispatched | EffectState::InDoubt { .. }, _) => word(&settle.outcome),
         // Proof of execution beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
-        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_)) if *by != SettledBy::Proof && !broken("proof_beats_resolution") => {
+        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_))
+            if *by != SettledBy::Proof && !broken("proof_beats_resolution") =>
+        {
             word(&settle.outcome)
         }
         // Proof that this grant was not sent confirms a "not executed", and takes back no "executed": what the probe or the

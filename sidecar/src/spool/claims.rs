@@ -88,9 +88,8 @@ impl Claims {
             if held.len() >= CLAIMS_MAX {
                 return Err(ClaimError::Full);
             }
-            let meets = |claim: &Claim| {
-                claim.decide.meaning == decide.meaning || claim.decide.keys.iter().any(|key| decide.keys.contains(key))
-            };
+            let meets =
+                |claim: &Claim| claim.decide.meaning == decide.meaning || claim.decide.keys.iter().any(|key| decide.keys.contains(key));
             if held.values().any(meets) {
                 return Err(ClaimError::Held);
             }
@@ -144,7 +143,10 @@ impl Claims {
                     backoff.reset();
                 }
                 Err(CallError::Refused(reason)) => {
-                    tracing::error!(reason, "an effect that went out while the ledger was away does not fit the record: look at the far side");
+                    tracing::error!(
+                        reason,
+                        "an effect that went out while the ledger was away does not fit the record: look at the far side"
+                    );
                     self.done(number);
                 }
                 Err(CallError::Away(_)) => backoff.wait().await,

@@ -45,6 +45,12 @@ impl Effect {
         self.stack.record(&span.noted("failure_mode", "open").began());
         let grant = Grant { effect, fence: Fence::FIRST, generation: 0, approval: None };
         let now = self.stack.clock.now();
-        Ok(Granted { grant, send_by: now.after(EFFECT_MAX), lease: Lease::without_ledger(now.after(EFFECT_MAX)), at: Instant::now(), claim: Some(claim) })
+        Ok(Granted {
+            grant,
+            send_by: now.after(EFFECT_MAX),
+            lease: Lease::without_ledger(now.after(EFFECT_MAX)),
+            at: Instant::now(),
+            claim: Some(claim),
+        })
     }
 }

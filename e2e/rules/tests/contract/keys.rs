@@ -260,7 +260,9 @@ async fn another_principal_under_the_same_key_is_422() {
 #[tokio::test]
 async fn policy_can_widen_derived_keys_and_turn_them_off() {
     let policy = |mode: &str| {
-        format!("apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {{name: p, namespace: default}}\nspec:\n  selector: {{}}\n  derivedKeys: {{mode: {mode}, window: 10m}}\n")
+        format!(
+            "apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {{name: p, namespace: default}}\nspec:\n  selector: {{}}\n  derivedKeys: {{mode: {mode}, window: 10m}}\n"
+        )
     };
     let rig = Rig::start(&policy("Replay")).await;
     rig.call(&order(r#"{"qty":1}"#)).await;
