@@ -243,6 +243,9 @@ pub struct Effect {
     pub read: bool,
     /// Its caller disconnected, or its sidecar's boot is gone.
     pub caller_gone: bool,
+    /// Its sidecar was out of touch for so long that nobody is expected to renew the lease. The lease itself runs on: a
+    /// sidecar that lives and is only cut off may use it to its end.
+    pub holder_gone: bool,
     /// The gate that asks a person to settle it.
     pub resolution: Option<GateId>,
     /// Grants that are proven to have been executed although a later one was made: each is an alarm once.

@@ -35,7 +35,7 @@ fn is_due(gate: &Gate, now: Timestamp) -> bool {
 fn age(state: &State, effect: &Effect, now: Timestamp, outcome: &mut Outcome) {
     let id = &effect.spec.effect;
     match &effect.state {
-        EffectState::Dispatched if now >= effect.lease_until => {
+        EffectState::Dispatched if effect.holder_gone || now >= effect.lease_until => {
             let lost = Settled::InDoubt { cause: DoubtCause::LeaseLost, status: None };
             settle::record(state, effect, effect.fence, lost, now, outcome);
         }
