@@ -7,6 +7,7 @@ pub mod json;
 pub mod key;
 pub mod ksp;
 pub mod machine;
+pub mod mutation;
 pub mod policy;
 pub mod reason;
 pub mod time;

@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt as _};
-use kybernis_core::ids::{BootId, EffectId};
+use kybernis_core::ids::{BootId, EffectId, RunId};
 use kybernis_core::ksp::KspEvent;
-use kybernis_core::machine::{Abandon, Evidence, Fence, Renew, Settle, Spans};
+use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew, Settle, Spans};
 use kybernis_proto::v1::ledger_server::Ledger;
 use kybernis_proto::{decide_request, v1};
 use tokio::sync::{mpsc, watch};
@@ -154,6 +154,13 @@ impl Ledger for Service {
         self.admit(request.metadata())?;
         self.engine.abandon(Abandon::try_from(request.into_inner())?).await?;
         Ok(Response::new(v1::AbandonReply {}))
+    }
+
+    async fn enter_run(&self, request: Request<v1::EnterRunRequest>) -> Result<Response<v1::EnterRunReply>, Status> {
+        let (_, workload) = self.admit(request.metadata())?;
+        let run = RunId::new(&request.into_inner().run).map_err(|error| Status::invalid_argument(format!("run: {error}")))?;
+        let refused = self.engine.enter_run(EnterRun { run, agent: workload.agent }).await?.err();
+        Ok(Response::new(v1::EnterRunReply { refusal: refused.as_ref().map(Into::into) }))
     }
 
     async fn fetch_body(&self, request: Request<v1::FetchBodyRequest>) -> Result<Response<Self::FetchBodyStream>, Status> {

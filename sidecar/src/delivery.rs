@@ -30,6 +30,19 @@ pub enum ReadToEnd {
     No,
 }
 
+/// What can be said of an answer's way at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Read to its end. Final.
+    Read,
+    /// Neither read nor lost yet.
+    Pending,
+    /// The caller sends nothing more and has not read to the end; it may still be reading.
+    Leaving,
+    /// The connection is no more, and the answer was not read to its end. Final.
+    Lost,
+}
+
 /// Asks one answer's connection whether the answer was read to its end.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -69,6 +82,17 @@ impl Delivery {
         }
     }
 
+    /// How the answer stands, for somebody who keeps asking.
+    pub fn fate(&self) -> Fate {
+        if self.read_to_end() == ReadToEnd::Yes {
+            return Fate::Read;
+        }
+        if self.facts.is_broken() || self.facts.socket.strong_count() == 0 {
+            return Fate::Lost;
+        }
+        if self.facts.fin_seen.load(Ordering::Acquire) { Fate::Leaving } else { Fate::Pending }
+    }
+
     /// The body's last byte, or END_STREAM, has been handed to the HTTP layer.
     fn end_handed_over(&self, line: &Line) {
         let above = line.above.load(Ordering::Acquire);
@@ -88,6 +112,8 @@ pub(crate) struct Facts {
     below_at_read: AtomicU64,
     /// Bytes in the kernel, and all taken, when the agent's FIN was seen.
     fin_below: AtomicU64,
+    /// The agent's FIN was seen, whatever was still on its way to it.
+    fin_seen: AtomicBool,
     /// Reset, failed, or aborted by us.
     broken: AtomicBool,
 }
@@ -98,6 +124,7 @@ impl Facts {
     }
 
     fn saw_fin(&self) {
+        self.fin_seen.store(true, Ordering::Release);
         if self.send_queue() == Some(SendQueue::Empty) {
             let below = self.below.load(Ordering::Acquire);
             self.fin_below.store(below, Ordering::Release);
@@ -233,6 +260,7 @@ impl AgentIo {
             below: AtomicU64::new(0),
             below_at_read: AtomicU64::new(0),
             fin_below: AtomicU64::new(NEVER),
+            fin_seen: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         });
         Self { socket, facts, eof: false }

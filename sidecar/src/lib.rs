@@ -1,10 +1,12 @@
 //! The egress proxy: how an agent's bytes come in, how permitted bytes go out, and the decision stack between the two.
 
+mod admin;
 pub mod arrival;
 pub mod body;
 pub mod boot_clock;
 pub mod control;
 pub mod delivery;
+pub mod dns;
 mod head_check;
 pub mod listen;
 pub mod permit;

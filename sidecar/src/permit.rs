@@ -16,7 +16,6 @@ pub struct Granted(());
 
 impl Granted {
     /// To be called where a `Decide` was answered with a grant, and nowhere else.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) const fn by_ledger() -> Self {
         Self(())
     }
@@ -28,7 +27,6 @@ pub struct Allowed(());
 
 impl Allowed {
     /// To be called where a policy snapshot, or the ledger, allowed a call that is not deduplicated, and nowhere else.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(crate) const fn by_policy() -> Self {
         Self(())
     }

@@ -1,10 +1,35 @@
-//! The sidecar as a process: spool, authority, bundle, listeners and the stack, started in that order and drained in the
+//! The sidecar as a process: authority, bundle, spool, stack and listeners, started in that order and drained in the
 //! reverse.
 
-use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::control;
+use kybernis_core::ids::BootId;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::boot_clock::BootClock;
+use crate::control::{self, Control, ControlError};
+use crate::listen::{self, Listeners, Port};
+use crate::resolve::SystemResolver;
+use crate::spool::{Spool, SpoolError};
+use crate::stack::Stack;
+use crate::tls::authority::{Authority, AuthorityError};
+use crate::tls::bundle;
+use crate::tls::client::{ClientTls, Roots, RootsError};
+use crate::tls::leaf::Leaves;
+use crate::upstream::Upstream;
+use crate::{admin, dns};
+
+/// How long exchanges under way may take to finish once the sidecar is asked to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long the spool may take to empty after that; what is left waits on disk for the next life.
+const DELIVER: Duration = Duration::from_secs(2);
 
 /// What a sidecar needs to start.
 #[derive(Debug)]
@@ -31,28 +56,160 @@ pub struct Settings {
 
 /// Why a sidecar did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {}
+pub enum StartError {
+    /// A folder or file.
+    #[error("{path}: cannot be used")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The sidecar's own CA.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// No randomness for its leaves' key.
+    #[error("no key could be made")]
+    Key(#[from] rcgen::Error),
+    /// A file of extra roots.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The way to the ledger.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Name resolution.
+    #[error("the resolver configuration cannot be read")]
+    Resolver(#[source] io::Error),
+    /// A listener.
+    #[error("a listener cannot be used")]
+    Listener(#[source] io::Error),
+    /// The boot's name.
+    #[error(transparent)]
+    Name(#[from] kybernis_core::ids::NameError),
+}
 
 /// A running sidecar.
 #[derive(Debug)]
-pub struct Sidecar {}
+pub struct Sidecar {
+    control: Control,
+    spool: Spool,
+    stack: Arc<Stack>,
+    listeners: Arc<Listeners<Stack>>,
+    closing: CancellationToken,
+}
 
 impl Sidecar {
     /// PEM of every root that the agent's clients should trust: public, configured, and the sidecar's own.
     pub const BUNDLE_FILE: &'static str = "ca-bundle.pem";
+    /// PEM of the sidecar's own CA alone, for clients that add to their roots.
+    pub const CA_FILE: &'static str = "ca.pem";
 
     /// Opens everything and begins to serve; the ledger need not be there yet.
     ///
     /// # Errors
     /// When a file or a listener cannot be used.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let _ = settings;
-        Ok(Self {})
+        let authority_folder = settings.data.join("ca");
+        private_folder(&authority_folder)?;
+        let authority = Authority::load_or_create(&authority_folder)?;
+        let mut roots = Roots::public();
+        for file in &settings.roots {
+            roots.add_pem_file(file)?;
+        }
+        let pem =
+            bundle::with_public_roots(&settings.roots, authority.pem()).map_err(|(path, source)| StartError::File { path, source })?;
+        publish(&settings.bundle, Self::CA_FILE, authority.pem())?;
+        publish(&settings.bundle, Self::BUNDLE_FILE, &pem)?;
+
+        let own = own_addresses(&settings).map_err(StartError::Listener)?;
+        let closing = CancellationToken::new();
+        let boot = BootId::new(&uuid::Uuid::new_v4().to_string())?;
+        let spool = Spool::open(&settings.data.join("spool"), &boot)?;
+        let control = Control::start(&settings.control, boot)?;
+        spool.deliver(&control);
+        let resolver = Arc::new(SystemResolver::new().map_err(StartError::Resolver)?);
+        let clock = BootClock::kernel();
+        let upstream = Upstream::new(resolver.clone(), ClientTls::new(roots), clock.clone(), own.clone());
+        let stack = Stack::start(control.clone(), spool.clone(), upstream, clock, closing.clone());
+        let edge = listen::Settings {
+            leaves: Arc::new(Leaves::new(authority)?),
+            resolver: resolver.clone(),
+            original_destination: Arc::new(original_destination),
+            own,
+        };
+        let listeners = Listeners::new(Arc::clone(&stack), edge);
+        let ports = settings.proxy.into_iter().map(|listener| (listener, Port::Proxy));
+        for (listener, port) in ports.chain(settings.redirect.into_iter().map(|listener| (listener, Port::Redirect))) {
+            let serving = Arc::clone(&listeners).serve(listener, port);
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, ?port, "a listener stopped");
+                }
+            });
+        }
+        let answering = dns::serve(settings.dns_udp, settings.dns_tcp, resolver, closing.clone());
+        tokio::spawn(async move {
+            if let Err(error) = answering.await {
+                tracing::error!(%error, "names are no longer answered");
+            }
+        });
+        if let Some(listener) = settings.admin {
+            admin::spawn(listener, control.clone(), spool.clone(), closing.clone()).map_err(StartError::Listener)?;
+        }
+        Ok(Self { control, spool, stack, listeners, closing })
     }
 
     /// Waits until the bundle lies there and the first PolicySet is in force.
-    pub async fn ready(&self) {}
+    pub async fn ready(&self) {
+        self.control.ready().await;
+    }
 
     /// Stops accepting, finishes the exchanges under way, and delivers what the spool can.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        self.closing.cancel();
+        let drained = async {
+            self.listeners.close().await;
+            self.stack.drained().await;
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!(seconds = DRAIN.as_secs(), "exchanges were still under way: their leases will say what became of them");
+        }
+        if tokio::time::timeout(DELIVER, self.spool.empty()).await.is_err() {
+            tracing::info!("what the ledger has not taken yet stays in the spool");
+        }
+    }
+}
+
+fn own_addresses(settings: &Settings) -> io::Result<Vec<SocketAddr>> {
+    let listeners = settings.proxy.iter().chain(&settings.redirect).chain(&settings.dns_tcp).chain(&settings.admin);
+    listeners.map(TcpListener::local_addr).collect()
+}
+
+/// `SO_ORIGINAL_DST`: where the kernel's redirection took the connection from.
+fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let address = if stream.local_addr()?.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    address?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn private_folder(path: &Path) -> Result<(), StartError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| StartError::File { path: path.into(), source })
+}
+
+/// Puts a file where the agent reads it, whole or not at all.
+fn publish(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
+    let path = folder.join(name);
+    let partial = folder.join(format!(".{name}.partial"));
+    let write = || {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        fs::write(&partial, text)?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(0o644))?;
+        fs::rename(&partial, &path)
+    };
+    write().map_err(|source| StartError::File { path: path.clone(), source })
 }

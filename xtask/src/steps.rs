@@ -20,12 +20,17 @@ pub(crate) fn cache() -> PathBuf {
     base.unwrap_or_else(home).join("kybernis")
 }
 
+/// The one target folder that tests, tools and images share.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache().join("target"), PathBuf::from)
+}
+
 /// `cargo`, with the one target folder that tests, tools and images share.
 pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
     if env::var_os("CARGO_TARGET_DIR").is_none() {
-        command.env("CARGO_TARGET_DIR", cache().join("target"));
+        command.env("CARGO_TARGET_DIR", target());
     }
     command
 }

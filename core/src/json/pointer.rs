@@ -24,7 +24,8 @@ impl Pointer {
         rest.split('/').map(unescape).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn tokens(&self) -> &[String] {
+    /// The member names and positions that it names, unescaped, from the root on.
+    pub fn tokens(&self) -> &[String] {
         &self.0
     }
 }

@@ -31,8 +31,19 @@ pub enum Command {
     DecideGate(Box<DecideGate>),
     /// Spans that needed no decision of the ledger's: reads, refusals, replays, attempts.
     Spans(Box<Spans>),
+    /// A caller names a run of its own before anything is decided in it.
+    EnterRun(EnterRun),
     /// Time has passed: leases, gates, retention.
     Expire,
+}
+
+/// The first use of a run that its caller named, by a call that needs no decision of the ledger's.
+#[derive(Clone, Debug)]
+pub struct EnterRun {
+    /// The run.
+    pub run: RunId,
+    /// Who acts, as the connection's authentication says.
+    pub agent: AgentId,
 }
 
 /// How far derived meaning acts for unnamed effects (`Policy.spec.derivedKeys.mode`).

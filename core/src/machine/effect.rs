@@ -16,6 +16,7 @@ use crate::ids::{
     AgentId, BodyDigest, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RunId,
     SpanId, ToolName,
 };
+use crate::mutation::broken;
 use crate::time::{Millis, Timestamp};
 
 /// Which of the three sources named the effect, most specific first.
@@ -243,9 +244,6 @@ pub struct Effect {
     pub read: bool,
     /// Its caller disconnected, or its sidecar's boot is gone.
     pub caller_gone: bool,
-    /// Its sidecar was out of touch for so long that nobody is expected to renew the lease. The lease itself runs on: a
-    /// sidecar that lives and is only cut off may use it to its end.
-    pub holder_gone: bool,
     /// The gate that asks a person to settle it.
     pub resolution: Option<GateId>,
     /// Grants that are proven to have been executed although a later one was made: each is an alarm once.
@@ -256,8 +254,12 @@ pub struct Effect {
 
 impl Effect {
     /// Whether the key is free to be granted again.
-    pub const fn is_free(&self) -> bool {
-        matches!(self.state, EffectState::Rejected { .. } | EffectState::NotSent { .. })
+    pub fn is_free(&self) -> bool {
+        match self.state {
+            EffectState::Rejected { .. } => !broken("refused_frees"),
+            EffectState::NotSent { .. } => !broken("not_sent_frees"),
+            EffectState::Dispatched | EffectState::Completed { .. } | EffectState::InDoubt { .. } | EffectState::Tombstone { .. } => false,
+        }
     }
 
     /// The generation of a further grant: a new one only where the far side refused the last under its key.

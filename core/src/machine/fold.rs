@@ -136,7 +136,6 @@ impl State {
             lease_until: ts.after(lease),
             read: false,
             caller_gone: false,
-            holder_gone: false,
             resolution: None,
             duplicates,
             probed_at: None,
@@ -195,10 +194,10 @@ impl State {
         }
     }
 
+    /// The callers are gone. The leases run on: a sidecar that is only cut off uses them to their end.
     fn boot_gone(&mut self, boot: &BootId) {
         for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot) {
             effect.caller_gone |= !effect.read;
-            effect.holder_gone |= effect.is_in_flight();
         }
     }
 

@@ -20,6 +20,7 @@ pub mod retry;
 mod run;
 mod settle;
 mod state;
+pub mod status;
 #[cfg(test)]
 mod tests;
 
@@ -66,6 +67,7 @@ pub fn apply(state: &State, command: &Command, now: Timestamp, entropy: Entropy)
         Command::Evidence(evidence) => settle::evidence(state, evidence, now),
         Command::DecideGate(decision) => gate::decide_gate(state, decision, now),
         Command::Spans(spans) => run::spans(state, spans, now),
+        Command::EnterRun(entered) => run::enter_named(state, entered, now),
         Command::Expire => expiry::expire(state, now),
     }
 }

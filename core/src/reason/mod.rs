@@ -4,7 +4,7 @@
 
 mod problem;
 
-pub use problem::{Problem, Refusal};
+pub use problem::{Problem, Refusal, header_text};
 
 /// Whether a client that asks again by itself could get another answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

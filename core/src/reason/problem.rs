@@ -136,7 +136,7 @@ impl Refusal {
 }
 
 /// Visible ASCII and spaces only, cut to a header's length.
-pub(crate) fn header_text(text: &str) -> String {
+pub fn header_text(text: &str) -> String {
     let safe = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     text.chars().take(HEADER_TEXT_MAX).map(safe).collect()
 }

@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, BootId, EffectId, PolicyDigest, RunId};
-use kybernis_core::machine::{Abandon, Command, DecideGate, Event, Evidence, Fence, Observe, Refuse, Renew, Reply, Settle, Spans, State};
+use kybernis_core::machine::{
+    Abandon, Command, DecideGate, EnterRun, Event, Evidence, Fence, Observe, Refuse, Renew, Reply, Settle, Spans, State,
+};
 use kybernis_core::reason::Code;
 use kybernis_core::time::{Millis, Timestamp};
 use kybernis_proto::{DecideAnswer, DecideParts};
@@ -202,6 +204,14 @@ impl Engine {
     /// A person's word on a gate.
     pub async fn decide_gate(&self, word: DecideGate) -> Result<Result<(), Refuse>, CallError> {
         match self.command(None, Command::DecideGate(Box::new(word)), Vec::new()).await? {
+            Reply::Refuse(refuse) => Ok(Err(*refuse)),
+            _ => Ok(Ok(())),
+        }
+    }
+
+    /// A run that its caller named, before a call that needs no decision; a stranger's is refused.
+    pub async fn enter_run(&self, entered: EnterRun) -> Result<Result<(), Refuse>, CallError> {
+        match self.command(None, Command::EnterRun(entered), Vec::new()).await? {
             Reply::Refuse(refuse) => Ok(Err(*refuse)),
             _ => Ok(Ok(())),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, BootId, EffectId, RunId, TenantId};
 use kybernis_core::key::TenantSecret;
-use kybernis_core::machine::Fence;
+use kybernis_core::machine::{Fence, Refuse};
 use kybernis_core::policy::Labels;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::{DecideAnswer, MESSAGE_MAX, decide_answer, v1};
@@ -132,9 +132,7 @@ impl Control {
     /// # Errors
     /// When the files cannot be read or the address is not one. A ledger that is away is no error.
     pub fn start(settings: &Settings, boot: BootId) -> Result<Self, ControlError> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source })
-        };
+        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source });
         let ca = Certificate::from_pem(read(&settings.ca)?);
         let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(settings.server_name.clone());
         let channel = Endpoint::from_shared(settings.address.clone())?
@@ -238,6 +236,15 @@ impl Control {
     pub async fn abandon(&self, request: v1::AbandonRequest) -> Result<(), CallError> {
         self.client.clone().abandon(request).await?;
         Ok(())
+    }
+
+    /// Whether a run that a caller names is this agent's; it is from now on, if nobody used it before.
+    ///
+    /// # Errors
+    /// [`CallError::Away`]: nothing is known.
+    pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
+        let reply = self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await?.into_inner();
+        Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 
     /// The stored body of a completed effect, in chunks as they come.

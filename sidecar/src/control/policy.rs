@@ -1,15 +1,17 @@
 //! Following the policy: a stream that brings each PolicySet, and acknowledgements of what is in force here.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kybernis_core::ids::PolicyDigest;
-use kybernis_core::policy::{AgentPolicy, CompiledSet, Labels, PolicySet};
+use kybernis_core::policy::{AgentPolicy, CompiledSet, Labels, PolicySet, SecretRef};
 use kybernis_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use zeroize::Zeroizing;
 
 use super::{Backoff, CallError, Control};
 
@@ -20,24 +22,35 @@ pub const SNAPSHOT_TTL: Duration = Duration::from_secs(5 * 60);
 const ACKS: usize = 4;
 
 /// One policy, compiled for this agent.
-#[derive(Debug)]
 pub struct Snapshot {
     policy: AgentPolicy,
     digest: PolicyDigest,
+    secrets: BTreeMap<SecretRef, Zeroizing<Vec<u8>>>,
     /// Since when the ledger has not been there to say that the policy still holds.
     away_since: Mutex<Option<Instant>>,
     expired: AtomicBool,
 }
 
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
 impl Snapshot {
-    fn new(policy: AgentPolicy) -> Self {
+    fn new(policy: AgentPolicy, secrets: BTreeMap<SecretRef, Zeroizing<Vec<u8>>>) -> Self {
         let digest = policy.set().digest();
-        Self { policy, digest, away_since: Mutex::new(None), expired: AtomicBool::new(false) }
+        Self { policy, digest, secrets, away_since: Mutex::new(None), expired: AtomicBool::new(false) }
     }
 
     /// What it says.
     pub const fn policy(&self) -> &AgentPolicy {
         &self.policy
+    }
+
+    /// What a `secretRef` names.
+    pub(crate) fn secret(&self, named: &SecretRef) -> Option<&[u8]> {
+        self.secrets.get(named).map(|value| value.as_slice())
     }
 
     /// Its name.
@@ -123,5 +136,9 @@ fn take(update: &v1::PolicyUpdate, labels: &Labels) -> Result<Snapshot, String> 
     if compiled.digest().as_bytes().as_slice() != update.digest {
         return Err("the set does not have the digest that it is announced by".to_owned());
     }
-    Ok(Snapshot::new(Arc::new(compiled).for_agent(labels)))
+    let secret = |secret: &v1::Secret| {
+        let named = SecretRef { namespace: secret.namespace.clone(), name: secret.name.clone(), key: secret.key.clone() };
+        (named, Zeroizing::new(secret.value.clone()))
+    };
+    Ok(Snapshot::new(Arc::new(compiled).for_agent(labels), update.secrets.iter().map(secret).collect()))
 }

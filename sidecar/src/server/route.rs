@@ -3,13 +3,15 @@
 use std::sync::PoisonError;
 
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
+use kybernis_core::reason::{Code, Refusal};
 
 use super::Served;
 use crate::arrival::Handler;
-use crate::body::{self, ResponseBody};
+use crate::body::ResponseBody;
 use crate::listen::{Disagreement, Place};
+use crate::stack::refuse;
 use crate::target::{Authority, BadAuthority, Protocol, Scheme, Target};
 use crate::upstream::wants_upgrade;
 
@@ -35,32 +37,18 @@ pub(super) enum EdgeRefusal {
 }
 
 impl EdgeRefusal {
-    const fn status_and_code(self) -> (StatusCode, &'static str) {
+    const fn code(self) -> Code {
         match self {
-            Self::TwoHosts | Self::Disagreement(_) => (StatusCode::MISDIRECTED_REQUEST, "authority_mismatch"),
+            Self::TwoHosts | Self::Disagreement(_) => Code::AuthorityMismatch,
             Self::NotAbsolute | Self::BadAuthority(_) | Self::NoHost | Self::BadScheme | Self::NestedConnect | Self::BadConnect => {
-                (StatusCode::BAD_REQUEST, "bad_request")
+                Code::BadRequest
             }
         }
     }
 
-    /// As `application/problem+json` (RFC 9457).
+    /// As a problem document.
     pub(super) fn to_response(self) -> Response<ResponseBody> {
-        let (status, code) = self.status_and_code();
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "code": code,
-            "detail": self.to_string(),
-        });
-        let mut response = Response::new(body::full(problem.to_string()));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert("x-should-retry", HeaderValue::from_static("false"));
-        headers.insert("x-kyb-reason", HeaderValue::from_static(code));
-        response
+        refuse::to_response(&Refusal::new(self.code(), self.to_string()), false)
     }
 }
 

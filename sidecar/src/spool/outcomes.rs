@@ -39,7 +39,10 @@ struct Held {
 
 impl Outcomes {
     pub(super) fn open(folder: &Path) -> Result<Self, SpoolError> {
-        let failed = |path: &Path| { let path = path.to_owned(); move |source| SpoolError { path, source } };
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError { path, source }
+        };
         let mut held = Held::default();
         for entry in fs::read_dir(folder).map_err(failed(folder))? {
             let path = entry.map_err(failed(folder))?.path();

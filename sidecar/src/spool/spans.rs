@@ -63,7 +63,10 @@ struct Span {
 
 impl Spans {
     pub(super) fn open(folder: &Path, boot: &BootId) -> Result<Self, SpoolError> {
-        let failed = |path: &Path| { let path = path.to_owned(); move |source| SpoolError { path, source } };
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SpoolError { path, source }
+        };
         let mut earlier = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed(folder))? {
             let path = entry.map_err(failed(folder))?.path();

@@ -1,1 +1,280 @@
-//! The decision stack.
+//! The decision stack: what happens to a call between the agent's bytes and the far side's.
+//!
+//! ```text
+//! 1 control headers   read, checked, taken off             controls
+//! 2 the call          where it goes, in which run          call
+//! 3 the body          as far as policy must see it         intake
+//! 4 the verdict       policy over one snapshot             judge
+//! 5 the way           passes (reads, samples, sessions)    pass
+//!                     or is an effect: Decide, dispatch,   effect, decide, attempt, heard,
+//!                     settle, answer                       deliver, settle, replay
+//! ```
+
+mod alone;
+mod attempt;
+mod call;
+mod caller;
+mod callers;
+mod controls;
+mod decide;
+mod deliver;
+mod effect;
+mod heard;
+mod intake;
+mod judge;
+mod leases;
+mod pass;
+mod probes;
+mod record;
+pub(crate) mod refuse;
+mod replay;
+mod reply;
+mod runs;
+mod settle;
+mod summary;
+mod tunnels;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{Request, Response};
+use kybernis_core::ids::SpanId;
+use kybernis_core::ksp::KspEvent;
+use kybernis_core::policy::{Class, Host};
+use kybernis_core::reason::{Code, Refusal};
+use kybernis_core::time::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::call::{Call, new_span};
+use self::callers::Callers;
+use self::decide::{HOLD, ledger_away};
+use self::effect::Effect;
+use self::intake::{HashOfStream, Intake};
+use self::judge::Judged;
+use self::leases::Leases;
+use self::pass::{As, Pass};
+use self::record::{Span, span_type};
+use self::runs::Runs;
+use crate::arrival::{Arrival, Handler, Origin, TlsTreatment};
+use crate::body::{RequestBody, ResponseBody};
+use crate::boot_clock::BootClock;
+use crate::control::{Control, Identity, Snapshot};
+use crate::listen::Tunnel;
+use crate::spool::{Kind, Spool};
+use crate::target::Authority;
+use crate::upstream::Upstream;
+
+/// Bytes of answers that are kept for replay until their outcomes are on record, over all exchanges.
+const ANSWERS_KEPT: usize = 64 * 1024 * 1024;
+
+/// The stack and what its layers share.
+#[derive(Debug)]
+pub struct Stack {
+    control: Control,
+    spool: Spool,
+    upstream: Upstream,
+    clock: BootClock,
+    leases: Arc<Leases>,
+    callers: Arc<Callers>,
+    room: Arc<Semaphore>,
+    runs: Runs,
+    tasks: TaskTracker,
+}
+
+impl Stack {
+    /// Builds the stack and starts what works behind it: renewals and probes.
+    pub fn start(control: Control, spool: Spool, upstream: Upstream, clock: BootClock, closing: CancellationToken) -> Arc<Self> {
+        let stack = Arc::new(Self {
+            control,
+            spool,
+            upstream,
+            clock,
+            leases: Arc::default(),
+            callers: Arc::default(),
+            room: Arc::new(Semaphore::new(ANSWERS_KEPT)),
+            runs: Runs::default(),
+            tasks: TaskTracker::new(),
+        });
+        let renewing = Arc::clone(&stack.leases).keep(stack.control.clone(), Arc::clone(&stack.callers), stack.clock.clone());
+        tokio::spawn(renewing);
+        tokio::spawn(probes::serve(Arc::clone(&stack), closing));
+        stack
+    }
+
+    /// Waits until every exchange under way has its outcome on record.
+    pub async fn drained(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn record(&self, events: &[KspEvent]) {
+        self.spool.spans.record(Kind::Kept, events);
+    }
+
+    /// Who we are and what holds; held a while for a ledger that is not there yet.
+    async fn in_force(&self) -> Result<(Arc<Identity>, Arc<Snapshot>), Refusal> {
+        if let (Some(identity), Some(snapshot)) = (self.control.identity(), self.control.policy()) {
+            return if snapshot.is_expired() {
+                Err(Refusal::new(Code::LedgerUnavailable, "The ledger has been away for so long that the last policy no longer counts."))
+            } else {
+                Ok((identity, snapshot))
+            };
+        }
+        tokio::time::timeout(HOLD, self.control.ready()).await.map_err(|_| ledger_away())?;
+        self.control.identity().zip(self.control.policy()).ok_or_else(ledger_away)
+    }
+
+    async fn answer(self: Arc<Self>, arrival: Arrival, request: Request<RequestBody>) -> Response<ResponseBody> {
+        let (mut parts, body) = request.into_parts();
+        let grpc = call::speaks_grpc(&parts.headers);
+        let (identity, snapshot) = match self.in_force().await {
+            Ok(in_force) => in_force,
+            Err(refusal) => return refuse::to_response(&refusal, grpc),
+        };
+        let span = match new_span() {
+            Ok(span) => span,
+            Err(refusal) => return refuse::to_response(&refusal, grpc),
+        };
+        let taken = controls::take(&mut parts.headers);
+        let (controls, bad) = match taken {
+            Ok(controls) => (controls, None),
+            Err(refusal) => (controls::Controls::default(), Some(refusal)),
+        };
+        let call = match Call::read(parts, arrival.target.clone(), controls, &identity, now()) {
+            Ok(call) => call,
+            Err(refusal) => return refuse::to_response(&refusal, grpc),
+        };
+        if let Some(refusal) = bad {
+            return self.refused(&call, &span, None, refusal);
+        }
+        self.decided(Deciding { identity, snapshot, call, span, arrival, body }).await
+    }
+
+    /// From the parsed call to its way: it passes, it is an effect, or it is refused.
+    async fn decided(self: Arc<Self>, deciding: Deciding) -> Response<ResponseBody> {
+        let Deciding { identity, snapshot, call, span, arrival, body } = deciding;
+        let tool = match judge::tool_of(&snapshot, &call) {
+            Ok(tool) => tool,
+            Err(refusal) => return self.refused(&call, &span, None, refusal),
+        };
+        let intake = if call.upgrade { Ok(Intake::streamed(body)) } else { judge::take_in(&snapshot, &tool, &call, body).await };
+        let judged = intake.and_then(|intake| judge::judge(&snapshot, tool, &call, &intake, &identity).map(|judged| (intake, judged)));
+        let (intake, judged) = match judged {
+            Ok(judged) => judged,
+            Err(refusal) => return self.refused(&call, &span, None, refusal),
+        };
+        if let Some(denial) = judged.denial() {
+            return self.refused(&call, &span, Some(&judged), denial);
+        }
+        match way_of(&call, &intake, &judged) {
+            Ok(Way::Pass(_)) if self.runs.is_foreign(&self.control, &call).await => {
+                let detail = format!("Run {} belongs to another agent; use a run id of your own.", call.run);
+                self.refused(&call, &span, Some(&judged), Refusal::new(Code::RunForeign, detail))
+            }
+            Ok(Way::Pass(pass_as)) => Pass { stack: self, call, judged, span }.answer(intake, arrival, pass_as).await,
+            Ok(Way::Effect) => match judged.name(&call, &intake, &identity) {
+                Ok(named) => {
+                    let delivery = arrival.delivery;
+                    let hash = HashOfStream::default();
+                    Effect { stack: self, identity, call, intake, judged, named, hash, span, attempt: 1, delivery }.answer().await
+                }
+                Err(refusal) => self.refused(&call, &span, Some(&judged), refusal),
+            },
+            Err(refusal) => self.refused(&call, &span, Some(&judged), refusal),
+        }
+    }
+
+    /// A refusal of our own, on record.
+    fn refused(&self, call: &Call, span: &SpanId, judged: Option<&Judged>, refusal: Refusal) -> Response<ResponseBody> {
+        let policy_id = refusal.policy_id.clone().or_else(|| judged.and_then(Judged::policy_id));
+        let refusal = Refusal { run: Some(call.run.clone()), span: Some(span.clone()), policy_id, ..refusal };
+        let class = judged.map_or_else(|| if call.head.is_read() { Class::Read } else { Class::SideEffect }, |judged| judged.tool.class());
+        self.record(&Span::of(call, span, span_type(class), judged).refused(&refusal));
+        let mut response = refuse::to_response(&refusal, call.grpc);
+        response.headers_mut().insert("x-kyb-attempt", 1.into());
+        response
+    }
+}
+
+/// A parsed call on its way to a decision.
+struct Deciding {
+    identity: Arc<Identity>,
+    snapshot: Arc<Snapshot>,
+    call: Call,
+    span: SpanId,
+    arrival: Arrival,
+    body: RequestBody,
+}
+
+/// How a call that is not denied goes on.
+enum Way {
+    /// Decided here.
+    Pass(As),
+    /// Through the ledger.
+    Effect,
+}
+
+fn way_of(call: &Call, intake: &Intake, judged: &Judged) -> Result<Way, Refusal> {
+    let approval_due = judged.approval_rule().is_some();
+    if call.upgrade || intake.is_stream() {
+        if approval_due {
+            let detail =
+                "A session (upgrade, or a stream both ways) cannot be bound by an approval. Use a single request, or change the rule.";
+            return Err(Refusal { policy_id: judged.policy_id(), ..Refusal::new(Code::SessionRefused, detail) });
+        }
+        return Ok(Way::Pass(As::Session));
+    }
+    Ok(match judged.tool.class() {
+        _ if approval_due => Way::Effect,
+        Class::Read => Way::Pass(As::Read),
+        // Repeating a sample is often meant, unless a key says otherwise.
+        Class::Llm if call.controls.key.is_none() && !judged.tool.has_key() => Way::Pass(As::Read),
+        Class::Llm | Class::SideEffect => Way::Effect,
+    })
+}
+
+impl Handler for Stack {
+    async fn handle(self: Arc<Self>, arrival: Arrival, request: Request<RequestBody>) -> Response<ResponseBody> {
+        self.answer(arrival, request).await
+    }
+
+    async fn tunnel(self: Arc<Self>, tunnel: Tunnel) {
+        tunnels::carry(self, tunnel).await;
+    }
+
+    fn tls_treatment(&self, _: &Origin, authority: &Authority) -> TlsTreatment {
+        let host = match &authority.host {
+            crate::target::Host::Name(name) => Host::new(name),
+            crate::target::Host::Ip(ip) => Host::new(&ip.to_string()),
+        };
+        let passes =
+            |snapshot: &Snapshot| host.as_ref().is_ok_and(|host| snapshot.policy().settings().is_uninspected(host, authority.port));
+        let uninspected = self.control.policy().is_some_and(|snapshot| passes(&snapshot));
+        if uninspected { TlsTreatment::PassThrough } else { TlsTreatment::Intercept }
+    }
+}
+
+/// Never kept for replay: a repeat may come from somebody else, and hop-by-hop fields are the hop's.
+fn never_stored(name: &str) -> bool {
+    const NEVER: [&str; 10] = [
+        "set-cookie",
+        "authorization",
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NEVER.contains(&name) && !kybernis_core::mutation::broken("cookies_are_not_replayed")
+}
+
+/// Wall time, for spans.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Timestamp::from_epoch_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,6 +1,7 @@
 //! TLS on both sides: our own authority and its short-lived leaves towards the agent, verification towards the far side.
 
 pub mod authority;
+pub(crate) mod bundle;
 pub mod client;
 pub mod leaf;
 

@@ -1,0 +1,123 @@
+//! One call of the agent's, parsed once: where it goes, what it does, in which run, and what its caller asked for.
+
+use std::time::Instant;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Uri};
+use kybernis_core::cel::RequestFacts;
+use kybernis_core::ids::{RunId, SpanId};
+use kybernis_core::key;
+use kybernis_core::mutation::broken;
+use kybernis_core::policy::{CallHead, METHOD_OVERRIDE_HEADERS};
+use kybernis_core::reason::{Code, Refusal};
+use kybernis_core::time::Timestamp;
+
+use super::controls::Controls;
+use crate::control::Identity;
+use crate::target::{Host, Target};
+
+/// A call's head.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// As it stands on the request line.
+    pub(super) method: Method,
+    /// The target as it came; path and query go out as they are.
+    pub(super) uri: Uri,
+    /// Control headers are taken off.
+    pub(super) headers: HeaderMap,
+    /// Where it is sent.
+    pub(super) route: Target,
+    /// As matching sees it.
+    pub(super) head: CallHead,
+    /// As keys and digests see it.
+    pub(super) url: key::Target,
+    /// What the caller asked for.
+    pub(super) controls: Controls,
+    /// Which run it belongs to.
+    pub(super) run: RunId,
+    /// The run was named by somebody.
+    pub(super) explicit_run: bool,
+    /// Its refusals are spoken in gRPC.
+    pub(super) grpc: bool,
+    /// It asks for an upgrade.
+    pub(super) upgrade: bool,
+    /// When it came, on two clocks.
+    pub(super) began: (Timestamp, Instant),
+}
+
+impl Call {
+    /// Reads the head of a request. The refusal of a head that makes no sense names what is wrong with it.
+    pub(super) fn read(
+        parts: http::request::Parts,
+        route: Target,
+        controls: Controls,
+        identity: &Identity,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let bad = |problem: String| Refusal::new(Code::BadRequest, problem);
+        let host = match &route.authority.host {
+            Host::Name(name) => name.to_string(),
+            Host::Ip(ip) => ip.to_string(),
+        };
+        let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let overridden = METHOD_OVERRIDE_HEADERS.iter().find_map(|name| parts.headers.get(*name)).and_then(|value| value.to_str().ok());
+        let overridden = overridden.filter(|_| !broken("an_override_is_the_method"));
+        let head = CallHead::new(parts.method.as_str(), overridden, &host, route.authority.port, parts.uri.path())
+            .map_err(|error| bad(format!("The destination's host: {error}.")))?;
+        let url = key::Target::new(route.scheme.as_str(), &route.authority.host.to_string(), route.authority.port, path)
+            .map_err(|error| bad(format!("The destination: {error}.")))?;
+        let grpc = speaks_grpc(&parts.headers);
+        let (run, explicit_run) = match &controls.run {
+            // Sending back one's own run changes nothing.
+            Some(run) if *run != identity.run || broken("one_s_own_run_changes_nothing") => (run.clone(), true),
+            Some(_) | None => (identity.run.clone(), identity.explicit_run),
+        };
+        let upgrade = crate::upstream::wants_upgrade(&parts.headers);
+        let http::request::Parts { method, uri, headers, .. } = parts;
+        Ok(Self { method, uri, headers, route, head, url, controls, run, explicit_run, grpc, upgrade, began: (now, Instant::now()) })
+    }
+
+    /// `METHOD host/path`, for people.
+    pub(super) fn action(&self) -> String {
+        let scheme = self.route.scheme;
+        format!("{} {}{}", self.head.method(), self.route.authority.to_host_header(scheme), self.uri.path())
+    }
+
+    /// The headers as expressions see them.
+    pub(super) fn header_pairs(&self) -> Vec<(String, String)> {
+        pairs(&self.headers)
+    }
+
+    /// The request as expressions see it.
+    pub(super) fn facts<'r>(&'r self, headers: &'r [(String, String)], body: Option<&'r kybernis_core::json::Json>) -> RequestFacts<'r> {
+        RequestFacts {
+            method: self.head.method(),
+            scheme: self.url.scheme(),
+            host: self.head.host().as_str(),
+            port: self.url.port(),
+            path: self.url.path(),
+            query: self.url.query().unwrap_or_default(),
+            headers,
+            body,
+        }
+    }
+}
+
+/// A fresh span's name.
+pub(super) fn new_span() -> Result<SpanId, Refusal> {
+    SpanId::new(&uuid::Uuid::new_v4().to_string()).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
+}
+
+/// Header fields with readable values, names in lower case.
+pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    let pair = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        Some((name.as_str().to_owned(), std::str::from_utf8(value.as_bytes()).ok()?.to_owned()))
+    };
+    headers.iter().filter_map(pair).collect()
+}
+
+/// Whether a request is a gRPC call, by its content type.
+pub(super) fn speaks_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
+    kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}

@@ -1,0 +1,97 @@
+//! What became of the answers that callers were given: read to the end, or not. The ledger is told with the next Decide
+//! or Renew, because a repeat means another thing to an answer that was read.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kybernis_core::ids::EffectId;
+use kybernis_core::machine::{Fence, Observation, Seen};
+
+use crate::delivery::{Delivery, Fate};
+
+/// Answers whose fate is open at a time. Beyond it the ledger keeps taking them for unread, which is the safe side.
+const WATCHED_MAX: usize = 16 * 1024;
+
+type Name = (EffectId, Fence);
+
+/// The answers whose fate is not known yet, and what has not been told.
+#[derive(Debug, Default)]
+pub(super) struct Callers {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watched: Vec<(Name, Watched)>,
+    untold: Vec<Observation>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    delivery: Delivery,
+    gone_told: bool,
+}
+
+impl Callers {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This effect's answer goes to that caller.
+    pub(super) fn watch(&self, effect: EffectId, fence: Fence, delivery: Delivery) {
+        let mut state = self.state();
+        if state.watched.len() < WATCHED_MAX {
+            state.watched.push(((effect, fence), Watched { delivery, gone_told: false }));
+        }
+    }
+
+    /// The caller is known to have gone, by other signs than its connection's.
+    pub(super) fn gone(&self, effect: &EffectId, fence: Fence) {
+        let mut state = self.state();
+        let name = (effect.clone(), fence);
+        let told = state.watched.iter().any(|(known, watched)| *known == name && watched.gone_told);
+        state.watched.retain(|(known, _)| *known != name);
+        if told {
+            return;
+        }
+        state.untold.push(Observation { effect: name.0, fence, seen: Seen::CallerGone });
+    }
+
+    /// There is no answer of the far side's for this caller to read: whatever else it is told is not one.
+    pub(super) fn forget(&self, effect: &EffectId, fence: Fence) {
+        self.state().watched.retain(|(known, _)| (&known.0, known.1) != (effect, fence));
+    }
+
+    /// What there is to tell now. What is not told in the end goes back by [`Callers::not_told`].
+    pub(super) fn observe(&self) -> Vec<Observation> {
+        let mut state = self.state();
+        let mut news = std::mem::take(&mut state.untold);
+        state.watched.retain_mut(|((effect, fence), watched)| {
+            let mut tell = |seen| news.push(Observation { effect: effect.clone(), fence: *fence, seen });
+            match watched.delivery.fate() {
+                Fate::Read => {
+                    tell(Seen::Read);
+                    false
+                }
+                Fate::Pending => true,
+                Fate::Leaving if watched.gone_told => true,
+                Fate::Leaving => {
+                    tell(Seen::CallerGone);
+                    watched.gone_told = true;
+                    true
+                }
+                Fate::Lost => {
+                    if !watched.gone_told {
+                        tell(Seen::CallerGone);
+                    }
+                    false
+                }
+            }
+        });
+        news
+    }
+
+    /// The call that carried these did not get through.
+    pub(super) fn not_told(&self, observed: Vec<Observation>) {
+        self.state().untold.extend(observed);
+    }
+}

@@ -1,0 +1,220 @@
+//! Asking the ledger: one decision, repeated under one id until it is answered, given up aloud.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kybernis_core::ids::{DecisionId, SpanId};
+use kybernis_core::machine::{Decide, Grant, Refuse, Replay};
+use kybernis_core::mutation::broken;
+use kybernis_core::reason::{Code, Refusal};
+use kybernis_core::time::Millis;
+use kybernis_proto::{DecideAnswer, DecideParts, v1};
+use tokio::time::Instant;
+
+use super::Stack;
+use super::call::Call;
+use super::caller::Caller;
+use super::intake::Intake;
+use super::judge::{Judged, Named};
+use super::leases::{LEASE, lease_ms};
+use crate::boot_clock::BootInstant;
+use crate::control::{Backoff, CallError, Identity};
+
+/// How long a call is held while the ledger is away, before it fails closed.
+pub(super) const HOLD: Duration = Duration::from_secs(10);
+/// How long a call waits for another's flight.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the ledger holds one ask; a longer hold asks anew, because `send_by` counts from the ask.
+const ROUND: Duration = Duration::from_secs(5);
+/// How long after its Decide a permit's first byte may be written.
+const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// Answers within the sidecar's own process; more is a ledger that does not answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a decision is asked about.
+#[derive(Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) call: &'a Call,
+    pub(super) intake: &'a Intake,
+    pub(super) judged: &'a Judged,
+    pub(super) named: &'a Named,
+    pub(super) identity: &'a Identity,
+    pub(super) span: &'a SpanId,
+    pub(super) attempt: u32,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Decided {
+    /// It may go, on these terms.
+    Granted {
+        grant: Grant,
+        /// Past this the first byte is not written.
+        send_by: BootInstant,
+        /// The lease ends no earlier.
+        lease_end: BootInstant,
+    },
+    /// It went already.
+    Replay(Replay),
+    /// It may not.
+    Refused(Refuse),
+    /// Another policy is in force.
+    Stale,
+    /// The caller went away before there was an answer; the decision is given up.
+    CallerGone,
+}
+
+impl Stack {
+    /// One decision.
+    pub(super) async fn decide(self: &Arc<Self>, ask: &Ask<'_>, caller: &mut Caller) -> Result<Decided, Refusal> {
+        let began = Instant::now();
+        let hold_for = ask.judged.approval_rule().map_or(Duration::ZERO, |rule| rule.hold_for.to_std());
+        loop {
+            let decision = decision_id()?;
+            let wait = PATIENCE.saturating_sub(began.elapsed()).min(ROUND);
+            let hold = hold_for.saturating_sub(began.elapsed()).min(ROUND);
+            let message = self.message(ask, decision.clone(), wait, hold);
+            // Whatever ends this before an answer is in, the ledger is told that no answer will be used.
+            let given_up = GivenUp::unless_answered(self, decision);
+            let asked_at = self.clock.now();
+            let answered = tokio::select! {
+                answered = self.ask_until_answered(message, wait.max(hold)) => answered?,
+                () = caller.gone() => return Ok(Decided::CallerGone),
+            };
+            given_up.answered();
+            return Ok(match answered {
+                DecideAnswer::Grant(grant) => {
+                    Decided::Granted { grant, send_by: asked_at.after(SEND_WITHIN), lease_end: asked_at.after(LEASE) }
+                }
+                DecideAnswer::Replay(replay) => Decided::Replay(replay),
+                DecideAnswer::PolicyStale(_) => Decided::Stale,
+                DecideAnswer::Refuse(refuse) if waits_on(&refuse) && began.elapsed() < hold_for => continue,
+                DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
+            });
+        }
+    }
+
+    /// The same message again and again until the ledger answers it, within the hold.
+    async fn ask_until_answered(&self, message: v1::DecideRequest, parked: Duration) -> Result<DecideAnswer, Refusal> {
+        let until = Instant::now() + HOLD;
+        let mut backoff = Backoff::new();
+        loop {
+            let mut message = message.clone();
+            let observed = self.callers.observe();
+            message.observed = observed.iter().map(Into::into).collect();
+            let asked = tokio::time::timeout(parked + ANSWER_WITHIN, self.control.decide(message)).await;
+            let away = match asked {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(CallError::Refused(reason))) => {
+                    tracing::error!(reason, "the ledger takes a decision for invalid");
+                    return Err(Refusal::new(Code::LedgerUnavailable, "The ledger does not take this sidecar's question; see its log."));
+                }
+                Ok(Err(CallError::Away(reason))) => reason,
+                Err(_) => "it does not answer".to_owned(),
+            };
+            self.callers.not_told(observed);
+            if Instant::now() >= until || broken("a_call_is_held_for_the_ledger") {
+                tracing::warn!(reason = away, "a call was refused because the ledger is away");
+                return Err(ledger_away());
+            }
+            tokio::time::timeout_at(until, backoff.wait()).await.unwrap_or_default();
+        }
+    }
+
+    /// The message by which a claim of our own becomes the ledger's: nothing is waited for any more.
+    pub(super) fn late_decide(&self, ask: &Ask<'_>) -> Result<v1::DecideRequest, Refusal> {
+        Ok(self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO))
+    }
+
+    fn message(&self, ask: &Ask<'_>, decision: DecisionId, wait: Duration, hold: Duration) -> v1::DecideRequest {
+        let (probe, probe_request) = ask.judged.probe().unzip();
+        let settings = ask.judged.snapshot.policy().settings();
+        let decide = Decide {
+            boot: self.control.boot().clone(),
+            decision,
+            agent: ask.identity.agent.clone(),
+            run: ask.call.run.clone(),
+            explicit_run: ask.call.explicit_run,
+            span: ask.span.clone(),
+            parent_span: ask.call.controls.parent.clone(),
+            tool: ask.judged.tool.name().clone(),
+            action: shortened(ask.call.action()),
+            level: ask.named.level,
+            keys: ask.named.keys.clone(),
+            key_hint: ask.named.hint.clone(),
+            meaning: ask.named.meaning,
+            fingerprint: ask.named.fingerprint,
+            principal: ask.named.principal,
+            derived: ask.named.derived,
+            derived_window: settings.derived_keys.window,
+            retention: ask.judged.tool.retention(),
+            probe,
+            policy: ask.judged.snapshot.digest(),
+            policy_id: ask.judged.judgement.policy_id.clone(),
+            approval: ask.judged.approval(ask.call, ask.intake, ask.named),
+            attempt: ask.attempt,
+            observed: Vec::new(),
+            lease: lease_ms(),
+            patience_over: false,
+        };
+        DecideParts { decide, probe_request, wait: millis(wait), hold: millis(hold) }.to_message()
+    }
+}
+
+/// 503: nothing was sent, and asking again later may succeed.
+pub(super) fn ledger_away() -> Refusal {
+    let detail = "The ledger cannot be reached, so no side effect leaves. Nothing was sent; ask again.";
+    Refusal::new(Code::LedgerUnavailable, detail)
+}
+
+fn waits_on(refuse: &Refuse) -> bool {
+    matches!(refuse.code, Code::ApprovalRequired | Code::ApprovalMismatch | Code::ApprovalExpired) && refuse.gate.is_some()
+}
+
+fn millis(span: Duration) -> Millis {
+    Millis::new(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn decision_id() -> Result<DecisionId, Refusal> {
+    DecisionId::new(&uuid::Uuid::new_v4().to_string()).map_err(|error| Refusal::new(Code::LedgerUnavailable, error.to_string()))
+}
+
+/// Actions are one line for people; a path can be longer.
+fn shortened(mut action: String) -> String {
+    const MOST: usize = 2000;
+    if let Some((at, _)) = action.char_indices().nth(MOST) {
+        action.truncate(at);
+        action.push('…');
+    }
+    action
+}
+
+/// Tells the ledger, by way of the spool, that a decision's answer will not be used.
+struct GivenUp {
+    stack: Option<Arc<Stack>>,
+    decision: DecisionId,
+}
+
+impl GivenUp {
+    fn unless_answered(stack: &Arc<Stack>, decision: DecisionId) -> Self {
+        Self { stack: Some(Arc::clone(stack)), decision }
+    }
+
+    fn answered(mut self) {
+        self.stack = None;
+    }
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        let Some(stack) = self.stack.take() else { return };
+        let abandon = v1::AbandonRequest { boot: stack.control.boot().to_string(), decision: self.decision.to_string() };
+        let tasks = stack.tasks.clone();
+        tasks.spawn(async move {
+            if let Err(error) = stack.spool.outcomes.abandon(&abandon).await {
+                // A grant that nobody uses ends in doubt with its lease: visible, and never sent.
+                tracing::error!(%error, "an abandoned decision could not be spooled");
+            }
+        });
+    }
+}

@@ -1,0 +1,273 @@
+//! A completed effect's answer on its way to the caller: hashed and kept as it passes, its end withheld until the outcome
+//! is on record.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kybernis_core::ids::BodyDigest;
+use kybernis_core::machine::{DoubtCause, Settle, SettleOutcome, StoredAnswer};
+use kybernis_core::mutation::broken;
+use kybernis_core::time::Millis;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::attempt::{cause_of_cut, is_empty};
+use super::caller::Caller;
+use super::effect::{EFFECT_MAX, Effect, Granted};
+use super::heard::{Heard, HeardBody, Word, cut_of};
+use super::record::{Stamp, strip};
+use super::reply::{self, Teller};
+use super::settle::Recorded;
+use super::{call, never_stored};
+use crate::body::{self, ResponseBody};
+use crate::upstream::AnswerBody;
+
+/// Longest body that is kept for replay.
+const KEPT_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes on their way to a slow caller once the answer is no longer kept.
+const UNREAD_MAX: usize = 256 * 1024;
+
+/// An answer's body as it passes: its digest, and its bytes while they are few enough to be kept.
+struct Passing {
+    hash: Sha256,
+    len: u64,
+    kept: Option<Vec<Bytes>>,
+    room: Vec<OwnedSemaphorePermit>,
+    shared_room: Arc<Semaphore>,
+}
+
+impl Passing {
+    fn new(shared_room: Arc<Semaphore>) -> Self {
+        Self { hash: Sha256::new(), len: 0, kept: Some(Vec::new()), room: Vec::new(), shared_room }
+    }
+
+    fn take(&mut self, data: &Bytes) {
+        self.hash.update(data);
+        self.len += data.len() as u64;
+        let Some(kept) = &mut self.kept else { return };
+        let wanted = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        match Arc::clone(&self.shared_room).try_acquire_many_owned(wanted) {
+            Ok(room) if self.len <= KEPT_MAX => {
+                self.room.push(room);
+                kept.push(data.clone());
+            }
+            // Too long, or too many at once: a repeat is told its digest instead.
+            Ok(_) | Err(_) => {
+                self.kept = None;
+                self.room.clear();
+            }
+        }
+    }
+
+    fn stored(self, head: &http::response::Parts, trailers: Option<&HeaderMap>) -> (StoredAnswer, Vec<u8>) {
+        let stored = self.kept.is_some();
+        let body = self.kept.map(|kept| kept.concat()).unwrap_or_default();
+        let end_to_end = |headers: &HeaderMap| call::pairs(headers).into_iter().filter(|(name, _)| !never_stored(name)).collect();
+        let answer = StoredAnswer {
+            status: head.status.as_u16(),
+            headers: end_to_end(&head.headers),
+            trailers: trailers.map(end_to_end).unwrap_or_default(),
+            digest: BodyDigest::from_bytes(self.hash.finalize().into()),
+            len: self.len,
+            stored,
+        };
+        (answer, body)
+    }
+}
+
+/// How a streamed body ended.
+enum Streamed {
+    Whole(Option<HeaderMap>),
+    Broken(DoubtCause),
+}
+
+impl Effect {
+    /// Records an outcome that keeps no body.
+    pub(super) async fn on_record(&self, granted: &Granted, outcome: SettleOutcome) -> Recorded {
+        self.put_on_record(granted, outcome, Vec::new(), 0).await
+    }
+
+    async fn put_on_record(&self, granted: &Granted, outcome: SettleOutcome, body: Vec<u8>, bytes_in: u64) -> Recorded {
+        let latency = u64::try_from(granted.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let settle = Settle {
+            boot: self.stack.control.boot().clone(),
+            effect: granted.grant.effect.clone(),
+            fence: granted.grant.fence,
+            outcome,
+            fingerprint: if self.named.fingerprint.is_none() { self.hash.finish() } else { None },
+            latency: Millis::new(latency),
+            bytes_out: (self.intake.bytes.len() as u64).max(self.hash.bytes()),
+            bytes_in,
+        };
+        match granted.claim {
+            None => self.stack.settle(&settle, body).await,
+            Some(claim) => self.stack.settle_claim(claim, &settle, body).await,
+        }
+    }
+
+    /// Delivers an answer that says "executed".
+    pub(super) async fn deliver(&self, mut heard: Heard, granted: &Granted, caller: &mut Caller) {
+        // What is kept is what the far side said, less what a repeat must not see; what is shown carries our stamp.
+        strip(&mut heard.head.headers);
+        let withheld_head = is_empty(&heard) || self.call.method == Method::HEAD || heard.head.status == StatusCode::NO_CONTENT;
+        match heard.body {
+            HeardBody::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
+            HeardBody::Streaming { first, .. } if withheld_head => {
+                self.deliver_whole(heard.head, first.unwrap_or_default(), None, granted, caller).await;
+            }
+            HeardBody::Streaming { first, rest } => self.deliver_stream(heard.head, first, rest, granted, caller).await,
+        }
+    }
+
+    async fn deliver_whole(
+        &self,
+        head: http::response::Parts,
+        bytes: Bytes,
+        trailers: Option<HeaderMap>,
+        granted: &Granted,
+        caller: &mut Caller,
+    ) {
+        let mut passing = Passing::new(Arc::clone(&self.stack.room));
+        passing.take(&bytes);
+        let (answer, body) = passing.stored(&head, trailers.as_ref());
+        let bytes_in = answer.len;
+        let recorded = self.put_on_record(granted, SettleOutcome::Completed(answer), body, bytes_in).await;
+        let (mut teller, withheld) = reply::channel((!bytes.is_empty()).then_some(bytes.len() as u64));
+        teller.data(bytes.clone(), None);
+        let body = if bytes.is_empty() && trailers.is_none() { body::empty() } else { withheld.boxed_unsync() };
+        if recorded == Recorded::Unknown {
+            teller.broken("the outcome is not on record");
+        } else {
+            teller.end(trailers);
+        }
+        self.hand_over(head, body, granted, caller);
+    }
+
+    async fn deliver_stream(
+        &self,
+        head: http::response::Parts,
+        first: Option<Bytes>,
+        rest: AnswerBody,
+        granted: &Granted,
+        caller: &mut Caller,
+    ) {
+        let announced = head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let (mut teller, withheld) = reply::channel(announced);
+        let mut passing = Passing::new(Arc::clone(&self.stack.room));
+        let (status, kept_head) = (head.status.as_u16(), clone_of(&head));
+        self.hand_over(head, withheld.boxed_unsync(), granted, caller);
+        let streamed = self.stream(first, rest, &mut passing, &mut teller, granted).await;
+        let outcome = match streamed {
+            Streamed::Broken(cause) => Err(SettleOutcome::InDoubt { cause, status: Some(status) }),
+            Streamed::Whole(trailers) => match self.terms(false, 0).at_end(trailers.as_ref()) {
+                Word::Rejected { not_executed } => Ok((SettleOutcome::Rejected { status, not_executed }, trailers)),
+                Word::Completed | Word::GoesOn => {
+                    let (answer, body) = passing.stored(&kept_head, trailers.as_ref());
+                    let bytes_in = answer.len;
+                    let recorded = self.put_on_record(granted, SettleOutcome::Completed(answer), body, bytes_in).await;
+                    return finish(teller, trailers, &recorded);
+                }
+                Word::InDoubt | Word::Cut(_) => Err(SettleOutcome::InDoubt { cause: DoubtCause::Status, status: Some(status) }),
+            },
+        };
+        match outcome {
+            Ok((rejected, trailers)) => {
+                let recorded = self.on_record(granted, rejected).await;
+                finish(teller, trailers, &recorded);
+            }
+            Err(doubt) => {
+                self.on_record(granted, doubt).await;
+                teller.broken("effect_in_doubt");
+            }
+        }
+    }
+
+    /// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
+    async fn stream(
+        &self,
+        first: Option<Bytes>,
+        mut rest: AnswerBody,
+        passing: &mut Passing,
+        teller: &mut Teller,
+        granted: &Granted,
+    ) -> Streamed {
+        let deadline = granted.at + EFFECT_MAX;
+        let unread = Arc::new(Semaphore::new(UNREAD_MAX));
+        let mut trailers = None;
+        let mut next = first;
+        loop {
+            if let Some(data) = next.take() {
+                passing.take(&data);
+                let room =
+                    if passing.kept.is_some() || teller.is_deserted() { None } else { room_for(&unread, data.len(), deadline).await };
+                teller.data(data, room);
+            }
+            match tokio::time::timeout_at(deadline, rest.frame()).await {
+                Err(_) => return Streamed::Broken(DoubtCause::Timeout),
+                Ok(None) => return Streamed::Whole(trailers),
+                Ok(Some(Err(_))) if broken("a_body_cut_short_is_doubt") => return Streamed::Whole(trailers),
+                Ok(Some(Err(error))) => return Streamed::Broken(cause_of_cut(cut_of(&error))),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => next = Some(data),
+                    Err(frame) => {
+                        trailers = frame.into_trailers().ok().map(|mut trailers| {
+                            strip(&mut trailers);
+                            trailers
+                        });
+                    }
+                },
+            }
+        }
+    }
+
+    /// Gives the far side's refusal to the caller as it is.
+    pub(super) fn pass_on(&self, heard: Heard, granted: &Granted, caller: &mut Caller) {
+        let body = match heard.body {
+            HeardBody::Whole { bytes, trailers: None } => body::full(bytes),
+            HeardBody::Whole { bytes, trailers } => {
+                let (mut teller, withheld) = reply::channel(None);
+                teller.data(bytes, None);
+                teller.end(trailers);
+                withheld.boxed_unsync()
+            }
+            HeardBody::Streaming { first: None, rest } => rest.boxed_unsync(),
+            HeardBody::Streaming { first: Some(first), rest } => {
+                let frames = futures::stream::iter([Ok(http_body::Frame::data(first))]);
+                let rest = http_body_util::BodyStream::new(rest);
+                http_body_util::StreamBody::new(futures::StreamExt::chain(frames, rest)).boxed_unsync()
+            }
+        };
+        self.hand_over(heard.head, body, granted, caller);
+    }
+
+    fn hand_over(&self, mut head: http::response::Parts, body: ResponseBody, granted: &Granted, caller: &mut Caller) {
+        let mut stamp = Stamp::allowed(&self.judged, &self.span, self.attempt);
+        stamp.gate = granted.grant.approval.as_ref();
+        stamp.put_on(&self.call, &mut head.headers);
+        if !caller.answer(Response::from_parts(head, body)) {
+            self.stack.callers.gone(&granted.grant.effect, granted.grant.fence);
+        }
+    }
+}
+
+fn finish(teller: Teller, trailers: Option<HeaderMap>, recorded: &Recorded) {
+    match recorded {
+        Recorded::Acknowledged(_) | Recorded::Spooled => teller.end(trailers),
+        Recorded::Unknown => teller.broken("the outcome is not on record"),
+    }
+}
+
+async fn room_for(unread: &Arc<Semaphore>, bytes: usize, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+    let wanted = u32::try_from(bytes.min(UNREAD_MAX)).unwrap_or(u32::MAX);
+    tokio::time::timeout_at(deadline, Arc::clone(unread).acquire_many_owned(wanted)).await.ok()?.ok()
+}
+
+fn clone_of(head: &http::response::Parts) -> http::response::Parts {
+    let mut copy = Response::new(()).into_parts().0;
+    copy.status = head.status;
+    copy.headers = head.headers.clone();
+    copy
+}

@@ -1,0 +1,259 @@
+//! Calls that are decided here and pass: reads, samples of a model, sessions. Counted and recorded, not deduplicated.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use kybernis_core::ids::SpanId;
+use kybernis_core::ksp::{SpanStatus, Usage};
+use kybernis_core::machine::retry::{AttemptEnd, Next, Safety, next};
+use kybernis_core::machine::{DoubtCause, NotSentProof};
+use kybernis_core::reason::{Code, Refusal};
+
+use super::attempt::retry_after;
+use super::call::Call;
+use super::intake::{HashOfStream, Intake};
+use super::judge::Judged;
+use super::record::{Span, Stamp, span_type, strip};
+use super::{Stack, refuse};
+use crate::arrival::Arrival;
+use crate::body::{BodyError, ResponseBody};
+use crate::permit::{Allowed, Permit};
+use crate::session::join;
+use crate::spool::Kind;
+use crate::upstream::{Answer, AnswerBody, Doubt, NotSent, SendFailure};
+
+/// What a call passes as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum As {
+    /// A read, or a sample.
+    Read,
+    /// A stream both ways.
+    Session,
+}
+
+/// A call that passes.
+#[derive(Debug)]
+pub(super) struct Pass {
+    pub(super) stack: Arc<Stack>,
+    pub(super) call: Call,
+    pub(super) judged: Judged,
+    pub(super) span: SpanId,
+}
+
+impl Pass {
+    /// Sends it and streams the answer back.
+    pub(super) async fn answer(self, mut intake: Intake, arrival: Arrival, pass_as: As) -> Response<ResponseBody> {
+        let terms = self.judged.snapshot.policy().retry(&self.call.head, &self.judged.tool);
+        let terms = terms.filter(|_| pass_as == As::Read && !self.call.controls.no_retries);
+        let hash = HashOfStream::default();
+        let mut attempt = 1;
+        loop {
+            let Some(body) = intake.to_send(&hash) else {
+                return self
+                    .failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
+            };
+            let request = self.request(body);
+            let permit = match pass_as {
+                As::Read => Permit::read(Allowed::by_policy()),
+                As::Session => Permit::session(Allowed::by_policy()),
+            };
+            let sending = self.stack.upstream.send(permit, request, &arrival.target);
+            let per_try = terms.as_ref().and_then(|terms| terms.per_try_timeout);
+            let sent = match per_try {
+                Some(limit) => tokio::time::timeout(limit.to_std(), sending).await.unwrap_or(Err(Doubt::Timeout.into())),
+                None => sending.await,
+            };
+            let wait = match (&terms, end_of(&sent)) {
+                (Some(terms), Some((end, asked))) => match next(&terms.rule(), Safety::Read, attempt, end, asked, false, jitter()) {
+                    Next::Again(wait) if intake.is_whole() && wait.to_std() <= WAIT_MAX => wait,
+                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt),
+                },
+                (_, _) => return self.conclude(sent, arrival, attempt),
+            };
+            tokio::time::sleep(wait.to_std()).await;
+            attempt += 1;
+        }
+    }
+
+    fn request(&self, body: crate::body::SendBody) -> Request<crate::body::SendBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.call.method.clone();
+        *request.uri_mut() = self.call.uri.clone();
+        *request.headers_mut() = self.call.headers.clone();
+        request
+    }
+
+    fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+        match sent {
+            Ok(answer) => self.stream(answer, arrival, attempt),
+            Err(failure) => self.failed(&refusal_of(&failure)),
+        }
+    }
+
+    fn stream(self, answer: Answer, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+        let Answer { mut head, body, upgrade, .. } = answer;
+        Stamp::allowed(&self.judged, &self.span, attempt).put_on(&self.call, &mut head.headers);
+        let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
+        let mut passing = Passing { stack: self.stack, span: Some(span), status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
+        if let (Some(agent), Some(far)) = (arrival.upgrade, upgrade) {
+            let tasks = passing.stack.tasks.clone();
+            tasks.spawn(async move {
+                match join(agent, far).await {
+                    Ok(carried) => {
+                        (passing.bytes_in, passing.bytes_out) = (carried.received, carried.sent);
+                        passing.end(SpanStatus::Ok);
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a session broke");
+                        passing.end(SpanStatus::Error);
+                    }
+                }
+            });
+            return Response::from_parts(head, crate::body::empty());
+        }
+        if body.is_end_stream() {
+            passing.end(SpanStatus::Ok);
+            return Response::from_parts(head, crate::body::empty());
+        }
+        Response::from_parts(head, Counted { body, passing }.boxed_unsync())
+    }
+
+    /// The far side gave no answer, or there is none to give.
+    fn failed(self, refusal: &Refusal) -> Response<ResponseBody> {
+        let refusal = Refusal {
+            run: Some(self.call.run.clone()),
+            span: Some(self.span.clone()),
+            policy_id: self.judged.policy_id(),
+            ..refusal.clone()
+        };
+        let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
+        let (code, detail) = (refusal.code.as_str().to_owned(), refusal.detail.clone());
+        self.stack.record(&span.ended(SpanStatus::Error, Some(code), Some(detail), Usage::default(), BTreeMap::new()));
+        refuse::to_response(&refusal, self.call.grpc)
+    }
+}
+
+/// A longer wait is the caller's own.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+
+fn end_of(sent: &Result<Answer, SendFailure>) -> Option<(AttemptEnd, Option<kybernis_core::time::Millis>)> {
+    match sent {
+        Ok(answer) => {
+            let end = AttemptEnd::Status { status: answer.head.status.as_u16(), rejected: false };
+            Some((end, retry_after(&answer.head.headers)))
+        }
+        Err(SendFailure::NotSent(NotSent::TlsFailed(_))) => Some((AttemptEnd::NotSent(NotSentProof::TlsFailed), None)),
+        Err(SendFailure::NotSent(NotSent::ResolveFailed(_) | NotSent::ConnectFailed(_))) => {
+            Some((AttemptEnd::NotSent(NotSentProof::ConnectFailed), None))
+        }
+        Err(SendFailure::NotSent(_)) => Some((AttemptEnd::NotSent(NotSentProof::ZeroBytesWritten), None)),
+        Err(SendFailure::Doubt(Doubt::RequestCut | Doubt::BadAnswer)) => None,
+        Err(SendFailure::Doubt(Doubt::Timeout)) => Some((AttemptEnd::Unclear(DoubtCause::Timeout), None)),
+        Err(SendFailure::Doubt(_)) => Some((AttemptEnd::Unclear(DoubtCause::Reset), None)),
+    }
+}
+
+/// A read has no fate to be in doubt about: 502, or 504 where nothing came in time.
+fn refusal_of(failure: &SendFailure) -> Refusal {
+    match failure {
+        SendFailure::Doubt(Doubt::Timeout) => {
+            Refusal::new(Code::UpstreamTimeout, "The far side did not answer in the time that the RetryPolicy allows.")
+        }
+        SendFailure::NotSent(proof) => {
+            Refusal::new(Code::UpstreamUnreachable, format!("The far side cannot be reached: {proof}{}.", cause(proof)))
+        }
+        SendFailure::Doubt(doubt) => Refusal::new(Code::UpstreamUnreachable, format!("The far side gave no answer: {doubt}.")),
+    }
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, |source| format!(" ({source})"))
+}
+
+fn jitter() -> u16 {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    u16::from_ne_bytes([bytes[0], bytes[1]])
+}
+
+/// What will stand in the span of a call that is passing. A call that nobody reads to its end was given up.
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub(super) stack: Arc<Stack>,
+    pub(super) span: Option<Span>,
+    pub(super) status: u16,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl Passing {
+    pub(super) fn end(&mut self, status: SpanStatus) {
+        let Some(span) = self.span.take() else { return };
+        let failed = self.status >= 400;
+        let code = failed.then(|| format!("status_{}", self.status));
+        let status = if failed && status == SpanStatus::Ok { SpanStatus::Error } else { status };
+        let usage = Usage { bytes_in: Some(self.bytes_in), bytes_out: Some(self.bytes_out), ..Usage::default() };
+        let events = span.ended(status, code, None, usage, BTreeMap::new());
+        self.stack.spool.spans.record(Kind::Read, &events);
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.end(SpanStatus::Canceled);
+    }
+}
+
+/// A passing answer's body: counted, and stripped of what only we may say.
+struct Counted {
+    body: AnswerBody,
+    passing: Passing,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(match polled {
+            Some(Ok(frame)) => {
+                this.passing.bytes_in += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let frame = match frame.into_trailers() {
+                    Ok(mut trailers) => {
+                        strip(&mut trailers);
+                        Frame::trailers(trailers)
+                    }
+                    Err(frame) => frame,
+                };
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.passing.end(SpanStatus::Ok);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                this.passing.end(SpanStatus::Error);
+                Some(Err(error))
+            }
+            None => {
+                this.passing.end(SpanStatus::Ok);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

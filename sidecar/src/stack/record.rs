@@ -1,0 +1,178 @@
+//! What is left behind of a call: its spans in the spool, and the `X-Kyb-*` headers on its answer.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use kybernis_core::ids::{GateId, SpanId};
+use kybernis_core::ksp::{KspEvent, SpanEnd, SpanPolicy, SpanStart, SpanStatus, SpanType, Usage};
+use kybernis_core::mutation::broken;
+use kybernis_core::policy::{AuditNote, Class};
+use kybernis_core::reason::Refusal;
+use kybernis_core::time::{Millis, Timestamp};
+
+use super::call::Call;
+use super::judge::Judged;
+
+/// What every answer says about its decision.
+#[derive(Debug)]
+pub(super) struct Stamp<'a> {
+    pub(super) verdict: &'static str,
+    pub(super) reason: &'a str,
+    pub(super) policy_id: &'a str,
+    pub(super) span: &'a SpanId,
+    pub(super) attempt: u32,
+    pub(super) dedupe_of: Option<&'a SpanId>,
+    pub(super) gate: Option<&'a GateId>,
+}
+
+impl<'a> Stamp<'a> {
+    /// An allowed call's first attempt.
+    pub(super) fn allowed(judged: &'a Judged, span: &'a SpanId, attempt: u32) -> Self {
+        let reason = judged.judgement.reason.as_deref().unwrap_or("allowed");
+        Self { verdict: "allow", reason, policy_id: &judged.judgement.policy_id, span, attempt, dedupe_of: None, gate: None }
+    }
+
+    /// Puts the stamp on an answer, in place of whatever the far side sent under these names.
+    pub(super) fn put_on(&self, call: &Call, headers: &mut HeaderMap) {
+        strip(headers);
+        let mut add = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(&kybernis_core::reason::header_text(value)) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        add("x-kyb-verdict", self.verdict);
+        add("x-kyb-reason", self.reason);
+        if !self.policy_id.is_empty() {
+            add("x-kyb-policy-id", self.policy_id);
+        }
+        add("x-kyb-run-id", call.run.as_str());
+        add("x-kyb-span-id", self.span.as_str());
+        if let Some(span) = self.dedupe_of {
+            add("x-kyb-dedupe-of", span.as_str());
+        }
+        if let Some(gate) = self.gate {
+            add("x-kyb-gate-id", gate.as_str());
+        }
+        headers.insert(HeaderName::from_static("x-kyb-attempt"), HeaderValue::from(self.attempt));
+    }
+}
+
+/// Takes off what only we may say.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) || broken("the_far_side_does_not_speak_for_us") {
+        return;
+    }
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-kyb-")).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+/// A span that needs no word of the ledger's.
+#[derive(Debug)]
+pub(super) struct Span {
+    start: SpanStart,
+    began: Instant,
+    began_at: Timestamp,
+    policy: SpanPolicy,
+}
+
+impl Span {
+    /// Begins with the call.
+    pub(super) fn of(call: &Call, id: &SpanId, kind: SpanType, judged: Option<&Judged>) -> Self {
+        let mut start = SpanStart::new(call.began.0, call.run.clone(), id.clone(), kind, &call.action());
+        start.parent_span_id = call.controls.parent.clone();
+        start.idempotency_key = call.controls.key.as_ref().map(kybernis_core::key::IdempotencyKey::hint);
+        start.attempt = Some(1);
+        if !call.controls.unknown.is_empty() {
+            start.attributes.insert("unknown_control_headers".to_owned(), call.controls.unknown.clone().into());
+        }
+        let mut policy = SpanPolicy { verdict: Some("allow".to_owned()), ..SpanPolicy::default() };
+        if let Some(judged) = judged {
+            start.attributes.insert("tool".to_owned(), judged.tool.name().as_str().into());
+            note_audit(&judged.judgement.audit, &mut start.attributes);
+            policy.policy_id = judged.policy_id();
+            policy.reason = judged.judgement.reason.clone();
+        }
+        Self { start, began: call.began.1, began_at: call.began.0, policy }
+    }
+
+    /// Begins now, as part of another span.
+    pub(super) fn within(mut self, parent: &SpanId, attempt: u32) -> Self {
+        self.start.parent_span_id = Some(parent.clone());
+        self.start.attempt = Some(attempt);
+        self
+    }
+
+    /// Adds a remark.
+    pub(super) fn noted(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.start.attributes.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The one event of a call whose end the ledger will record.
+    pub(super) fn began(self) -> [KspEvent; 1] {
+        [KspEvent::SpanStart(self.start)]
+    }
+
+    /// The two events of a call that was refused.
+    pub(super) fn refused(mut self, refusal: &Refusal) -> [KspEvent; 2] {
+        self.policy.verdict = Some(refusal.code.row().verdict.to_owned());
+        if refusal.policy_id.is_some() {
+            self.policy.policy_id.clone_from(&refusal.policy_id);
+        }
+        let mut attributes = BTreeMap::new();
+        if let Some(gate) = &refusal.gate {
+            attributes.insert("gate_id".to_owned(), gate.as_str().into());
+        }
+        if let Some(first) = &refusal.dedupe_of {
+            attributes.insert("dedupe_of".to_owned(), first.as_str().into());
+        }
+        let (code, detail) = (refusal.code.as_str().to_owned(), refusal.detail.clone());
+        self.ended(SpanStatus::Blocked, Some(code), Some(detail), Usage::default(), attributes)
+    }
+
+    /// The two events of a call that was answered with an earlier one's answer.
+    pub(super) fn deduped(self, first: &SpanId) -> [KspEvent; 2] {
+        let attributes = BTreeMap::from([("dedupe_of".to_owned(), first.as_str().into())]);
+        self.ended(SpanStatus::Deduped, None, None, Usage::default(), attributes)
+    }
+
+    /// The two events of a call that went out.
+    pub(super) fn ended(
+        self,
+        status: SpanStatus,
+        error_code: Option<String>,
+        error_message: Option<String>,
+        usage: Usage,
+        attributes: BTreeMap<String, serde_json::Value>,
+    ) -> [KspEvent; 2] {
+        let took = Millis::new(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let mut end = SpanEnd::new(self.began_at.after(took), self.start.run_id.clone(), self.start.span_id.clone(), status, took);
+        end.error_code = error_code;
+        end.error_message = error_message;
+        end.policy = Some(self.policy);
+        end.usage = Some(usage).filter(|usage| *usage != Usage::default());
+        end.attributes = attributes;
+        [KspEvent::SpanStart(self.start), KspEvent::SpanEnd(end)]
+    }
+}
+
+/// What policies in Audit mode would have done.
+pub(super) fn note_audit(notes: &[AuditNote], attributes: &mut BTreeMap<String, serde_json::Value>) {
+    if notes.is_empty() {
+        return;
+    }
+    let note = |note: &AuditNote| serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason});
+    attributes.insert("audit".to_owned(), notes.iter().map(note).collect());
+}
+
+/// What a call's span measures.
+pub(super) const fn span_type(class: Class) -> SpanType {
+    match class {
+        Class::Read => SpanType::Http,
+        Class::Llm => SpanType::Llm,
+        Class::SideEffect => SpanType::SideEffect,
+    }
+}

@@ -1,0 +1,106 @@
+//! The first call's answer for a repeat: the stored status, headers and every byte, and a mark that it is one.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kybernis_core::ids::BodyDigest;
+use kybernis_core::machine::{Replay, StoredAnswer};
+use kybernis_core::mutation::broken;
+use kybernis_core::reason::{Code, Refusal};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::decide::{HOLD, ledger_away};
+use super::effect::Effect;
+use super::record::{Span, Stamp, span_type};
+use super::{refuse, reply};
+use crate::body::{self, ResponseBody};
+use crate::control::{Backoff, CallError};
+
+impl Effect {
+    /// Answers with what the first call was answered, and records that it did.
+    pub(super) async fn replay(&self, replay: Replay) -> Response<ResponseBody> {
+        let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
+        match self.body_of(&replay).await {
+            Ok(bytes) => {
+                self.stack.record(&span.deduped(&replay.span));
+                self.stack.callers.watch(replay.effect.clone(), replay.fence, self.delivery.clone());
+                self.again(&replay, bytes)
+            }
+            Err(mut refusal) => {
+                refusal.dedupe_of = Some(replay.span.clone());
+                refusal.run = Some(self.call.run.clone());
+                refusal.span = Some(self.span.clone());
+                self.stack.record(&span.refused(&refusal));
+                refuse::to_response(&refusal, self.call.grpc)
+            }
+        }
+    }
+
+    async fn body_of(&self, replay: &Replay) -> Result<Bytes, Refusal> {
+        let answer = &replay.answer;
+        if answer.len == 0 {
+            return Ok(Bytes::new());
+        }
+        if !answer.stored {
+            return Err(unavailable(answer, "Its answer was longer than is kept for replay"));
+        }
+        let until = Instant::now() + HOLD;
+        let mut backoff = Backoff::new();
+        loop {
+            match self.fetch(replay).await {
+                Ok(bytes) if BodyDigest::from_bytes(Sha256::digest(&bytes).into()) == answer.digest => return Ok(bytes.into()),
+                Ok(_) => return Err(unavailable(answer, "Its kept answer is damaged")),
+                Err(CallError::Refused(_)) => return Err(unavailable(answer, "Its answer is no longer kept")),
+                Err(CallError::Away(_)) if Instant::now() < until => backoff.wait().await,
+                Err(CallError::Away(_)) => return Err(ledger_away()),
+            }
+        }
+    }
+
+    async fn fetch(&self, replay: &Replay) -> Result<Vec<u8>, CallError> {
+        let mut chunks = self.stack.control.fetch_body(&replay.effect, replay.fence).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await? {
+            bytes.extend_from_slice(&chunk.data);
+        }
+        Ok(bytes)
+    }
+
+    fn again(&self, replay: &Replay, bytes: Bytes) -> Response<ResponseBody> {
+        let answer = &replay.answer;
+        let mut response = Response::new(body::empty());
+        *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        *response.headers_mut() = map_of(&answer.headers);
+        let mut stamp = Stamp::allowed(&self.judged, &self.span, self.attempt);
+        stamp.reason = "answered with the first call's answer";
+        stamp.dedupe_of = Some(&replay.span);
+        stamp.put_on(&self.call, response.headers_mut());
+        let bytes = if broken("every_byte_is_replayed") { bytes.slice(..bytes.len() / 2) } else { bytes };
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+        if !bytes.is_empty() || !answer.trailers.is_empty() {
+            let announced = response.headers().contains_key(http::header::CONTENT_LENGTH).then_some(bytes.len() as u64);
+            let (mut teller, withheld) = reply::channel(announced);
+            teller.data(bytes, None);
+            teller.end((!answer.trailers.is_empty()).then(|| map_of(&answer.trailers)));
+            *response.body_mut() = withheld.boxed_unsync();
+        }
+        response
+    }
+}
+
+/// 410, with the first answer's status and digest.
+fn unavailable(answer: &StoredAnswer, why: &str) -> Refusal {
+    let detail = format!("It was executed, with status {} and a body of {} bytes, {}. {why}.", answer.status, answer.len, answer.digest);
+    Refusal { upstream_status: Some(answer.status), ..Refusal::new(Code::ReplayUnavailable, detail) }
+}
+
+fn map_of(pairs: &[(String, String)]) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            map.append(name, value);
+        }
+    }
+    map
+}
