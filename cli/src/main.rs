@@ -1,2 +1,84 @@
-//! placeholder
-fn main() {}
+//! The `kybernis` program: wires the command line to what it does, and nothing else.
+
+mod api;
+mod args;
+mod capture;
+mod command;
+mod dev;
+mod exit;
+mod handover;
+mod home;
+mod read;
+mod roles;
+mod run;
+mod summary;
+mod supervise;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::args::{CheckArgs, Cli, Subcommands};
+use crate::run::BadManifests;
+
+fn main() -> ExitCode {
+    // First of all: a process of several threads cannot enter a user namespace.
+    if let Some(code) = capture::redirect::run_helper().or_else(exit::run_helper) {
+        return code;
+    }
+    let command = Cli::parse().command;
+    let of_its_own = match &command {
+        // Beside COMMAND's own code: what `kybernis` itself fails with.
+        Subcommands::Run(_) => exit::FAILED,
+        _ => 1,
+    };
+    match dispatch(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kybernis: {error:#}");
+            ExitCode::from(if error.is::<BadManifests>() { 1 } else { of_its_own })
+        }
+    }
+}
+
+fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
+    let done = |(): ()| ExitCode::SUCCESS;
+    match command {
+        Subcommands::Run(args) => waiting()?.block_on(run::run(args)),
+        Subcommands::Dev(args) => waiting()?.block_on(dev::dev(args)),
+        Subcommands::Env(args) => dev::env(args),
+        Subcommands::Runs(args) => waiting()?.block_on(read::runs(args)).map(done),
+        Subcommands::Show(args) => waiting()?.block_on(read::show(args)).map(done),
+        Subcommands::Effects(args) => waiting()?.block_on(read::effects(args)).map(done),
+        Subcommands::Gates(args) => waiting()?.block_on(read::gates(args)).map(done),
+        Subcommands::Approve(args) => waiting()?.block_on(read::approve(args)).map(done),
+        Subcommands::Deny(args) => waiting()?.block_on(read::deny(args)).map(done),
+        Subcommands::Resolve(args) => waiting()?.block_on(read::resolve(args)).map(done),
+        Subcommands::Check(args) => Ok(check(&args)),
+        Subcommands::Ledger(args) => working()?.block_on(roles::ledger::run(args)).map(done),
+        Subcommands::Sidecar(args) => working()?.block_on(roles::sidecar::run(args)).map(done),
+        Subcommands::Token(args) => token::token(args).map(done),
+        Subcommands::Completion(args) => {
+            clap_complete::generate(args.shell, &mut Cli::command(), "kybernis", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// For what mostly waits.
+fn waiting() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// For what works.
+fn working() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().build()
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    let report = kybernis_crds::check(&args.dir);
+    println!("{report}");
+    ExitCode::from(u8::from(!report.is_ok()))
+}

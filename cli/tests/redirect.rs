@@ -117,31 +117,34 @@ impl Sockets {
         stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
     }
 
-    /// Answers questions about names with `address` until one for an address of its family came.
-    fn serve_name(&self, name: &str, address: std::net::Ipv4Addr) {
-        let socket = &self.dns_udp[0];
+    /// Answers questions about `name` with `address` for as long as any come: resolvers ask for both families at once, in
+    /// either order, and wait for both answers.
+    fn serve_name(&self, name: &'static str, address: std::net::Ipv4Addr) {
+        let socket = self.dns_udp[0].try_clone().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        loop {
+        std::thread::spawn(move || {
             let mut query = [0; 512];
-            let (length, from) = socket.recv_from(&mut query).expect("no question came");
-            let query = &query[..length];
-            let wire: Vec<u8> = name.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
-            assert!(query[12..].starts_with(&wire), "{query:?}");
-            let question = 12 + wire.len() + 1 + 4;
-            let is_a = query[question - 3] == 1;
-            let mut answer = query[..question].to_vec();
-            answer[2..4].copy_from_slice(&[0x81, 0x80]);
-            answer[6..12].copy_from_slice(&[0, u8::from(is_a), 0, 0, 0, 0]);
-            if is_a {
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
-                answer.extend(address.octets());
+            while let Ok((length, from)) = socket.recv_from(&mut query) {
+                socket.send_to(&answer(&query[..length], name, address), from).unwrap();
             }
-            socket.send_to(&answer, from).unwrap();
-            if is_a {
-                return;
-            }
-        }
+        });
     }
+}
+
+/// `address` to a question for IPv4, nothing to others.
+fn answer(query: &[u8], name: &str, address: std::net::Ipv4Addr) -> Vec<u8> {
+    let wire: Vec<u8> = name.split('.').flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    assert!(query[12..].starts_with(&wire), "{query:?}");
+    let question = 12 + wire.len() + 1 + 4;
+    let is_a = query[question - 3] == 1;
+    let mut answer = query[..question].to_vec();
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[6..12].copy_from_slice(&[0, u8::from(is_a), 0, 0, 0, 0]);
+    if is_a {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+        answer.extend(address.octets());
+    }
+    answer
 }
 
 /// What the tests have COMMAND do.

@@ -18,6 +18,6 @@ mod yaml;
 pub use check::{Report, check};
 pub use error::ManifestError;
 pub use kinds::crds;
-pub use load::{AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, SYSTEM_NAMESPACE, Source, load, load_sources, lower};
+pub use load::{AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, SYSTEM_NAMESPACE, Source, load, load_sources, lower, lower_namespace};
 pub use secret::SecretValue;
 pub use yaml::{DEPTH_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, NODES_MAX, Position};

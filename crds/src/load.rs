@@ -66,10 +66,17 @@ pub fn load(dir: &Path) -> Result<Loaded, Vec<ManifestError>> {
 
 /// What an agent's sidecar enforces: the cluster's objects and its own namespace's, less the policies that select others.
 pub fn lower(loaded: &Loaded, agent: &AgentScope) -> PolicySet {
-    let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == agent.namespace;
+    let mut set = lower_namespace(loaded, &agent.namespace);
+    set.policies.retain(|policy| policy.selector.selects(&agent.labels));
+    set
+}
+
+/// What the ledger of a namespace holds for all of its agents: each sidecar picks the policies that select its own labels.
+pub fn lower_namespace(loaded: &Loaded, namespace: &str) -> PolicySet {
+    let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == namespace;
     PolicySet {
         tools: loaded.tools.iter().filter(|tool| here(&tool.origin)).cloned().collect(),
-        policies: loaded.policies.iter().filter(|policy| here(&policy.origin) && policy.selector.selects(&agent.labels)).cloned().collect(),
+        policies: loaded.policies.iter().filter(|policy| here(&policy.origin)).cloned().collect(),
         retries: loaded.retries.iter().filter(|retry| here(&retry.origin)).cloned().collect(),
     }
     .sorted()
@@ -306,13 +313,7 @@ impl<'s> Loader<'s> {
         }
         let mut found = BTreeSet::new();
         for namespace in namespaces {
-            let here = |origin: &Origin| origin.level == Level::Cluster || origin.namespace == namespace;
-            let set = PolicySet {
-                tools: self.loaded.tools.iter().filter(|tool| here(&tool.origin)).cloned().collect(),
-                policies: self.loaded.policies.iter().filter(|policy| here(&policy.origin)).cloned().collect(),
-                retries: self.loaded.retries.iter().filter(|retry| here(&retry.origin)).cloned().collect(),
-            };
-            if let Err(errors) = CompiledSet::compile(set) {
+            if let Err(errors) = CompiledSet::compile(lower_namespace(&self.loaded, &namespace)) {
                 found.extend(errors.iter().map(|error| self.place(error)));
             }
         }

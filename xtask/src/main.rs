@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test`, `tidy`, `demo`, `bench`. Wires subcommands to their modules and nothing else.
 
 mod demo;
+mod mutate;
 mod steps;
 mod test;
 mod tidy;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 const USAGE: &str = "cargo xtask COMMAND
 
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
+  mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
   test     install what the tests need, run everything, print one line of totals
   tidy     format, lints, crate purity, licences
 ";
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         Some("demo") => demo::demo(),
+        Some("mutate") => mutate::mutate(args.next().as_deref()),
         Some("test") => test::run(),
         Some("tidy") => tidy::tidy(),
         Some("help" | "--help" | "-h") => {

@@ -1,1 +1,284 @@
-//! soon
+//! What COMMAND finds in its environment: who it is, the roots that its clients must trust, and, where nothing but the
+//! environment leads to the sidecar, the proxy.
+//!
+//! A new client's variable is one more line of [`VARIABLES`].
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// How COMMAND's connections are caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Capture {
+    /// By the kernel: proxy variables would only add a second way.
+    Redirect,
+    /// By the variables below, for clients that honour them.
+    Cooperative,
+}
+
+impl Capture {
+    /// As receipts spell it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Cooperative => "cooperative",
+        }
+    }
+
+    /// Clients that Cooperative cannot catch.
+    pub(crate) const ESCAPES: &str = "Node's fetch (before Node 24), Go towards loopback addresses, and aiohttp without trust_env";
+}
+
+/// What a variable is set to.
+#[derive(Clone, Copy, Debug)]
+enum Value {
+    /// The path of the PEM file with every root.
+    Bundle,
+    /// Java's options for trust, and for the proxy where there is one, after those that are there already.
+    JavaOptions,
+    /// The proxy's URL under Cooperative; under Redirect the variable is taken away.
+    Proxy,
+    /// Nothing may go around the proxy: empty under Cooperative, taken away under Redirect.
+    NoProxy,
+    /// A fixed text under Cooperative only.
+    Cooperative(&'static str),
+    /// A fact about this run.
+    Fact(fn(&Injected<'_>) -> OsString),
+}
+
+/// Every variable, with the clients that read it.
+const VARIABLES: &[(&str, Value, &str)] = &[
+    ("KYB_TENANT_ID", Value::Fact(|injected| injected.tenant.into()), "the Kybernis SDK"),
+    ("KYB_AGENT", Value::Fact(|injected| injected.agent.into()), "the Kybernis SDK"),
+    ("KYB_RUN_ID", Value::Fact(|injected| injected.run.into()), "the Kybernis SDK"),
+    ("KYB_POD_NAME", Value::Fact(|injected| injected.instance.into()), "the Kybernis SDK"),
+    ("KYB_POD_NAMESPACE", Value::Fact(|injected| injected.tenant.into()), "the Kybernis SDK"),
+    ("KYB_PROXY", Value::Proxy, "the Kybernis SDK"),
+    ("KYB_CA_BUNDLE", Value::Bundle, "the Kybernis SDK"),
+    ("SSL_CERT_FILE", Value::Bundle, "OpenSSL, Go, Ruby, .NET, Rust, httpx, aiohttp, uv"),
+    ("REQUESTS_CA_BUNDLE", Value::Bundle, "Python requests"),
+    ("CURL_CA_BUNDLE", Value::Bundle, "curl"),
+    ("NODE_EXTRA_CA_CERTS", Value::Bundle, "Node, Bun, npm"),
+    ("DENO_CERT", Value::Bundle, "Deno"),
+    ("GIT_SSL_CAINFO", Value::Bundle, "git"),
+    ("AWS_CA_BUNDLE", Value::Bundle, "AWS SDKs"),
+    ("PIP_CERT", Value::Bundle, "pip"),
+    ("CARGO_HTTP_CAINFO", Value::Bundle, "cargo"),
+    ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Value::Bundle, "gRPC"),
+    ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", Value::Bundle, "gcloud"),
+    ("NIX_SSL_CERT_FILE", Value::Bundle, "Nix"),
+    ("HEX_CACERTS_PATH", Value::Bundle, "Elixir's hex"),
+    ("PERL_LWP_SSL_CA_FILE", Value::Bundle, "Perl's LWP"),
+    ("JAVA_TOOL_OPTIONS", Value::JavaOptions, "Java"),
+    ("HTTP_PROXY", Value::Proxy, "most clients"),
+    ("http_proxy", Value::Proxy, "curl, wget, Python, Ruby"),
+    ("HTTPS_PROXY", Value::Proxy, "most clients"),
+    ("https_proxy", Value::Proxy, "curl, wget, Python, Ruby"),
+    ("ALL_PROXY", Value::Proxy, "curl, httpx"),
+    ("all_proxy", Value::Proxy, "curl"),
+    ("grpc_proxy", Value::Proxy, "gRPC"),
+    ("NO_PROXY", Value::NoProxy, "most clients"),
+    ("no_proxy", Value::NoProxy, "curl, wget, Python, Ruby"),
+    ("no_grpc_proxy", Value::NoProxy, "gRPC"),
+    ("NODE_USE_ENV_PROXY", Value::Cooperative("1"), "Node 24 and later"),
+];
+
+/// Java's trust store takes a password even where nothing is secret: this is what every JDK's own has.
+pub(crate) const TRUST_STORE_PASSWORD: &str = "changeit";
+
+/// What is known about this run.
+#[derive(Debug)]
+pub(crate) struct Injected<'a> {
+    /// The tenant, which is the agent's namespace.
+    pub(crate) tenant: &'a str,
+    /// Who acts.
+    pub(crate) agent: &'a str,
+    /// The run.
+    pub(crate) run: &'a str,
+    /// This `kybernis run`: what a pod's name would be.
+    pub(crate) instance: &'a str,
+    /// How connections are caught.
+    pub(crate) capture: Capture,
+    /// Where the forward proxy listens; under Redirect it is not needed.
+    pub(crate) proxy: Option<SocketAddr>,
+    /// What the user gave as roots of far sides.
+    pub(crate) roots: &'a [PathBuf],
+    /// PEM of every root.
+    pub(crate) bundle: &'a Path,
+    /// The same for Java.
+    pub(crate) trust_store: &'a Path,
+}
+
+/// COMMAND's environment, and what its user should know about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    /// The whole of it.
+    pub(crate) variables: BTreeMap<OsString, OsString>,
+    /// One sentence for each variable that the user had set to something else.
+    pub(crate) notices: Vec<String>,
+}
+
+/// What is set (or, with `None`, taken away) whatever the user's environment says.
+pub(crate) fn injected(about: &Injected<'_>, java_before: Option<&OsStr>) -> Vec<(&'static str, Option<OsString>)> {
+    let proxy = about.proxy.filter(|_| about.capture == Capture::Cooperative);
+    let set = |value: &Value| match value {
+        Value::Bundle => Some(about.bundle.into()),
+        Value::JavaOptions => Some(java_options(about, proxy, java_before)),
+        Value::Proxy => proxy.map(|proxy| format!("http://{proxy}").into()),
+        Value::NoProxy => proxy.map(|_| OsString::new()),
+        Value::Cooperative(text) => proxy.map(|_| OsString::from(text)),
+        Value::Fact(fact) => Some(fact(about)),
+    };
+    VARIABLES.iter().map(|(name, value, _)| (*name, set(value))).collect()
+}
+
+/// The user's environment with ours over it.
+pub(crate) fn environment(inherited: impl IntoIterator<Item = (OsString, OsString)>, about: &Injected<'_>) -> Environment {
+    let mut variables: BTreeMap<OsString, OsString> = inherited.into_iter().collect();
+    let java_before = variables.get(OsStr::new("JAVA_TOOL_OPTIONS")).cloned();
+    let ours = injected(about, java_before.as_deref());
+    // By what they were and what that means, so that ten variables with one value make one sentence.
+    let mut replaced: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for ((name, value), (_, kind, _)) in ours.into_iter().zip(VARIABLES) {
+        let before = match &value {
+            Some(value) => variables.insert(name.into(), value.clone()),
+            None => variables.remove(OsStr::new(name)),
+        };
+        let Some(before) = before.filter(|before| !before.is_empty() && Some(before) != value.as_ref()) else { continue };
+        let given_as_root = about.roots.iter().any(|root| root.as_os_str() == before);
+        if let Some(meaning) = meaning(kind).filter(|_| !given_as_root) {
+            replaced.entry((meaning, before.to_string_lossy().into_owned())).or_default().push(name);
+        }
+    }
+    let notice = |((meaning, before), names): (&(&str, String), &Vec<&str>)| {
+        let were = if names.len() == 1 { "was" } else { "were" };
+        format!("{} {were} {before}: {}", names.join(", "), meaning.replace("{}", before))
+    };
+    let notices = replaced.iter().map(notice).collect();
+    Environment { variables, notices }
+}
+
+/// What it means to the user that a variable is not as they set it.
+const fn meaning(kind: &Value) -> Option<&'static str> {
+    match kind {
+        Value::Bundle => Some("COMMAND sees the run's own bundle instead; if far sides need those roots, give --root {}"),
+        Value::Proxy => Some("COMMAND does not see that, and the sidecar connects to far sides directly"),
+        Value::NoProxy => Some("COMMAND does not see that, for nothing may go around the sidecar"),
+        Value::Cooperative(_) => Some("it is set anew, so that the sidecar is used"),
+        // Options are appended; an outer run's facts are not this one's.
+        Value::JavaOptions | Value::Fact(_) => None,
+    }
+}
+
+fn java_options(about: &Injected<'_>, proxy: Option<SocketAddr>, before: Option<&OsStr>) -> OsString {
+    let mut options = before.map(OsStr::to_owned).unwrap_or_default();
+    let mut add = |name: &str, value: &OsStr| {
+        if !options.is_empty() {
+            options.push(" ");
+        }
+        // The JVM splits at blanks unless they stand in quotes.
+        let quote = if value.as_encoded_bytes().contains(&b' ') { "\"" } else { "" };
+        options.push(format!("-D{name}={quote}"));
+        options.push(value);
+        options.push(quote);
+    };
+    add("javax.net.ssl.trustStore", about.trust_store.as_os_str());
+    add("javax.net.ssl.trustStoreType", OsStr::new("JKS"));
+    add("javax.net.ssl.trustStorePassword", OsStr::new(TRUST_STORE_PASSWORD));
+    if let Some(proxy) = proxy {
+        let (host, port) = (proxy.ip().to_string(), proxy.port().to_string());
+        for scheme in ["http", "https"] {
+            add(&format!("{scheme}.proxyHost"), OsStr::new(&host));
+            add(&format!("{scheme}.proxyPort"), OsStr::new(&port));
+        }
+        // Unset it means loopback, which is governed here too.
+        add("http.nonProxyHosts", OsStr::new(""));
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(capture: Capture) -> Injected<'static> {
+        Injected {
+            tenant: "trading",
+            agent: "trader",
+            run: "run-1",
+            instance: "i-1",
+            capture,
+            proxy: Some(SocketAddr::from(([127, 0, 0, 1], 4711))),
+            roots: &[],
+            bundle: Path::new("/d/ca-bundle.pem"),
+            trust_store: Path::new("/d/trust store.jks"),
+        }
+    }
+
+    fn with(capture: Capture, inherited: &[(&str, &str)]) -> Environment {
+        environment(inherited.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))), &about(capture))
+    }
+
+    fn value<'e>(environment: &'e Environment, name: &str) -> Option<&'e str> {
+        environment.variables.get(OsStr::new(name)).and_then(|value| value.to_str())
+    }
+
+    #[test]
+    fn each_mode_has_its_variables() {
+        for (name, redirect, cooperative) in [
+            ("KYB_RUN_ID", Some("run-1"), Some("run-1")),
+            ("KYB_TENANT_ID", Some("trading"), Some("trading")),
+            ("KYB_AGENT", Some("trader"), Some("trader")),
+            ("KYB_PROXY", None, Some("http://127.0.0.1:4711")),
+            ("HTTPS_PROXY", None, Some("http://127.0.0.1:4711")),
+            ("http_proxy", None, Some("http://127.0.0.1:4711")),
+            ("NO_PROXY", None, Some("")),
+            ("NODE_USE_ENV_PROXY", None, Some("1")),
+            ("SSL_CERT_FILE", Some("/d/ca-bundle.pem"), Some("/d/ca-bundle.pem")),
+            ("NODE_EXTRA_CA_CERTS", Some("/d/ca-bundle.pem"), Some("/d/ca-bundle.pem")),
+        ] {
+            assert_eq!(value(&with(Capture::Redirect, &[]), name), redirect, "{name} under Redirect");
+            assert_eq!(value(&with(Capture::Cooperative, &[]), name), cooperative, "{name} under Cooperative");
+        }
+    }
+
+    #[test]
+    fn no_variable_is_named_twice() {
+        let names: std::collections::BTreeSet<_> = VARIABLES.iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), VARIABLES.len());
+    }
+
+    #[test]
+    fn java_s_own_options_stay_and_ours_follow_in_quotes_where_they_have_blanks() {
+        let options = |capture| value(&with(capture, &[("JAVA_TOOL_OPTIONS", "-Xmx64m")]), "JAVA_TOOL_OPTIONS").unwrap().to_owned();
+        let trust = "-Xmx64m -Djavax.net.ssl.trustStore=\"/d/trust store.jks\" -Djavax.net.ssl.trustStoreType=JKS \
+                     -Djavax.net.ssl.trustStorePassword=changeit";
+        assert_eq!(options(Capture::Redirect), trust);
+        let proxied = options(Capture::Cooperative);
+        assert!(proxied.starts_with(trust) && proxied.contains(" -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=4711"), "{proxied}");
+        assert!(proxied.ends_with(" -Dhttp.nonProxyHosts="), "{proxied}");
+    }
+
+    #[test]
+    fn what_the_user_had_set_otherwise_is_replaced_and_told() {
+        let users = [
+            ("HTTP_PROXY", "http://corp:3128"),
+            ("SSL_CERT_FILE", "/corp.pem"),
+            ("CURL_CA_BUNDLE", "/corp.pem"),
+            ("NO_PROXY", ""),
+            ("HOME", "/home/ada"),
+        ];
+        for capture in [Capture::Redirect, Capture::Cooperative] {
+            let environment = with(capture, &users);
+            assert_eq!(value(&environment, "HOME"), Some("/home/ada"));
+            assert_eq!(value(&environment, "SSL_CERT_FILE"), Some("/d/ca-bundle.pem"));
+            let [proxy, root] = environment.notices.as_slice() else { panic!("{:?}", environment.notices) };
+            assert!(root.starts_with("SSL_CERT_FILE, CURL_CA_BUNDLE were /corp.pem: ") && root.ends_with("--root /corp.pem"), "{root}");
+            assert!(proxy.starts_with("HTTP_PROXY was http://corp:3128: "), "{proxy}");
+            let roots = [PathBuf::from("/corp.pem")];
+            let told = super::environment([("SSL_CERT_FILE".into(), "/corp.pem".into())], &Injected { roots: &roots, ..about(capture) });
+            assert!(told.notices.is_empty(), "what is given as a root is trusted");
+        }
+    }
+}

@@ -3,3 +3,4 @@
 
 pub(crate) mod environment;
 pub(crate) mod redirect;
+pub(crate) mod truststore;

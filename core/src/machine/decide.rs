@@ -8,6 +8,7 @@ use super::state::{Decided, State};
 use super::{Entropy, Outcome, lookup, run, settle};
 use crate::ids::EffectId;
 use crate::ksp::{SpanStart, SpanType};
+use crate::mutation::broken;
 use crate::reason::Code;
 use crate::time::Timestamp;
 
@@ -16,9 +17,9 @@ pub const BATCH_MAX: usize = 256;
 
 pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Outcome {
     match state.decisions.get(&(decide.boot.clone(), decide.decision.clone())) {
-        Some(Decided::Granted(id)) => return Outcome::reply(repeated(state, id, decide)),
+        Some(Decided::Granted(id)) if !broken("a_repeat_gets_the_same_grant") => return Outcome::reply(repeated(state, id, decide)),
         Some(Decided::Abandoned) => return refuse(Code::DecisionAbandoned, "The sidecar gave this decision up before it was made."),
-        None => {}
+        Some(Decided::Granted(_)) | None => {}
     }
     if decide.keys.len() > BATCH_MAX {
         return refuse(Code::IdempotencyKeyInvalid, "`effect.key` names more than 256 effects in one call; split the batch.");
@@ -104,7 +105,7 @@ fn admit(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Ou
         boot: decide.boot.clone(),
         decision: decide.decision.clone(),
         lease: decide.lease,
-        start: Box::new(span_start(decide, now)),
+        start: Box::new(span_start(decide, &effect, now)),
     };
     Outcome {
         events: vec![Event { ts: now, fact }],
@@ -128,11 +129,17 @@ fn freed<'s>(state: &'s State, decide: &Decide) -> Option<&'s Effect> {
     }
 }
 
-fn span_start(decide: &Decide, now: Timestamp) -> SpanStart {
+fn span_start(decide: &Decide, effect: &EffectId, now: Timestamp) -> SpanStart {
     let mut start = SpanStart::new(now, decide.run.clone(), decide.span.clone(), SpanType::SideEffect, &decide.action);
     start.parent_span_id = decide.parent_span.clone();
     start.attempt = Some(decide.attempt);
     start.idempotency_key = Some(decide.key_hint.clone()).filter(|hint| !hint.is_empty());
     start.input_hash = decide.fingerprint.map(|print| print.to_string());
+    let mut note = |name: &str, value: &str| start.attributes.insert(name.to_owned(), value.into());
+    note("effect_id", effect.as_str());
+    note("tool", decide.tool.as_str());
+    if !decide.policy_id.is_empty() {
+        note("policy_id", &decide.policy_id);
+    }
     start
 }

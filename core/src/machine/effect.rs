@@ -16,6 +16,7 @@ use crate::ids::{
     AgentId, BodyDigest, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RunId,
     SpanId, ToolName,
 };
+use crate::mutation::broken;
 use crate::time::{Millis, Timestamp};
 
 /// Which of the three sources named the effect, most specific first.
@@ -253,8 +254,12 @@ pub struct Effect {
 
 impl Effect {
     /// Whether the key is free to be granted again.
-    pub const fn is_free(&self) -> bool {
-        matches!(self.state, EffectState::Rejected { .. } | EffectState::NotSent { .. })
+    pub fn is_free(&self) -> bool {
+        match self.state {
+            EffectState::Rejected { .. } => !broken("refused_frees"),
+            EffectState::NotSent { .. } => !broken("not_sent_frees"),
+            EffectState::Dispatched | EffectState::Completed { .. } | EffectState::InDoubt { .. } | EffectState::Tombstone { .. } => false,
+        }
     }
 
     /// The generation of a further grant: a new one only where the far side refused the last under its key.

@@ -1,11 +1,12 @@
 //! What time alone does: leases end in doubt, gates expire, probes fall due, answers and tombstones are dropped.
 
 use super::command::Action;
-use super::effect::{DoubtCause, Effect, EffectState};
+use super::effect::{DoubtCause, Effect, EffectState, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{Gate, GateKind, GatePhase};
 use super::state::{State, TOMBSTONE};
 use super::{Outcome, settle};
+use crate::mutation::broken;
 use crate::time::Timestamp;
 
 /// Events that one tick may append: the rest waits for the next, so that a long absence cannot make one huge append.
@@ -36,7 +37,11 @@ fn age(state: &State, effect: &Effect, now: Timestamp, outcome: &mut Outcome) {
     let id = &effect.spec.effect;
     match &effect.state {
         EffectState::Dispatched if now >= effect.lease_until => {
-            let lost = Settled::InDoubt { cause: DoubtCause::LeaseLost, status: None };
+            let lost = if broken("lost_lease_is_doubt") {
+                Settled::NotSent { by: SettledBy::Probe, proof: None }
+            } else {
+                Settled::InDoubt { cause: DoubtCause::LeaseLost, status: None }
+            };
             settle::record(state, effect, effect.fence, lost, now, outcome);
         }
         EffectState::InDoubt { since, .. } => doubt(effect, *since, now, outcome),

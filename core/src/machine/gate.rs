@@ -18,6 +18,7 @@ use super::settle;
 use super::state::State;
 use super::{Decide, Entropy, Outcome};
 use crate::ids::{AgentId, EffectId, GateId, KeyDigest, PersonId, RequestDigest, RunId, SpanId, ToolName};
+use crate::mutation::broken;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
 
@@ -165,9 +166,10 @@ impl Gate {
 
     /// The phase that the votes so far lead to.
     pub(super) fn phase_by_votes(&self) -> GatePhase {
-        let enough = |verdict| self.count(verdict) >= self.spec.required.max(1);
+        let required = if broken("as_many_people_as_required") { 1 } else { self.spec.required.max(1) };
+        let enough = |verdict| self.count(verdict) >= required;
         match self.spec.kind {
-            GateKind::Approval if self.count(GateVerdict::Deny) > 0 => GatePhase::Denied,
+            GateKind::Approval if self.count(GateVerdict::Deny) > 0 && !broken("one_denial_denies") => GatePhase::Denied,
             GateKind::Approval if enough(GateVerdict::Approve) => GatePhase::Approved,
             GateKind::Resolution if enough(GateVerdict::Executed) => GatePhase::Executed,
             GateKind::Resolution if enough(GateVerdict::NotExecuted) => GatePhase::NotExecuted,
@@ -190,6 +192,7 @@ pub(super) fn standing(state: &State, decide: &Decide, approval: &Approval, now:
     if let Some(gate) = known {
         match gate.phase {
             GatePhase::Approved => return Standing::Approved(gate.spec.gate.clone()),
+            GatePhase::Consumed if broken("approval_is_used_once") => return Standing::Approved(gate.spec.gate.clone()),
             GatePhase::Pending => return Standing::Refused(waiting(gate)),
             GatePhase::Denied => return Standing::Refused(Outcome::reply(denied(gate))),
             GatePhase::Expired | GatePhase::Consumed | GatePhase::Executed | GatePhase::NotExecuted | GatePhase::Superseded => {}

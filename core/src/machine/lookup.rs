@@ -6,6 +6,7 @@ use super::command::{Decide, DerivedMode, Refuse, Replay, Reply, Seen};
 use super::effect::{Effect, EffectState, KeyLevel};
 use super::event::{Event, Fact};
 use super::state::State;
+use crate::mutation::broken;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
 
@@ -20,11 +21,12 @@ pub(super) struct Known<'a> {
 
 impl Known<'_> {
     fn is_gone(&self, effect: &Effect) -> bool {
-        effect.caller_gone || self.saw(effect, Seen::CallerGone)
+        (effect.caller_gone || self.saw(effect, Seen::CallerGone)) && !broken("rollout_forgets_nothing")
     }
 
     fn is_unread(&self, effect: &Effect) -> bool {
-        effect.is_unread() && !self.saw(effect, Seen::Read)
+        let read = !effect.is_unread() || self.saw(effect, Seen::Read);
+        (!read || broken("read_goes_through")) && !broken("unread_replays")
     }
 
     fn saw(&self, effect: &Effect, what: Seen) -> bool {
@@ -41,10 +43,12 @@ pub(super) fn meets(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Optio
 }
 
 fn by_key(state: &State, decide: &Decide) -> Option<Reply> {
-    let held: Vec<&Effect> = decide.keys.iter().filter_map(|key| state.by_key(key)).filter(|effect| !effect.is_free()).collect();
+    let looked_at = if broken("batch_all_or_none") { 1 } else { decide.keys.len() };
+    let held: Vec<&Effect> =
+        decide.keys.iter().take(looked_at).filter_map(|key| state.by_key(key)).filter(|effect| !effect.is_free()).collect();
     // A batch is claimed all or none, so the worst of what its keys meet decides, in the contract's order.
     let first = |test: fn(&Effect) -> bool| held.iter().copied().find(|effect| test(effect));
-    if let Some(effect) = first(Effect::is_in_doubt) {
+    if let Some(effect) = first(Effect::is_in_doubt).filter(|_| !broken("doubt_refuses")) {
         return Some(in_doubt(effect));
     }
     if let Some(effect) = held.iter().copied().find(|effect| reused(effect, decide)) {
@@ -72,7 +76,7 @@ fn reused(effect: &Effect, decide: &Decide) -> bool {
         (Some(first), Some(second)) => first != second,
         (None, _) | (_, None) => false,
     };
-    other_body || effect.spec.principal != decide.principal
+    other_body && !broken("other_body_refused") || effect.spec.principal != decide.principal && !broken("other_principal_refused")
 }
 
 fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Reply> {
@@ -84,10 +88,10 @@ fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Repl
         ids.filter_map(|id| known.state.effects.get(id)).filter(|effect| effect.spec.agent == decide.agent)
     };
     let here = |effect: &&Effect| effect.spec.run == decide.run || known.is_gone(effect);
-    if let Some(effect) = alike().find(|effect| effect.is_in_doubt()) {
+    if let Some(effect) = alike().find(|effect| effect.is_in_doubt() && !broken("doubt_by_meaning") && !broken("doubt_refuses")) {
         return Some(in_doubt(effect));
     }
-    if let Some(effect) = alike().filter(here).find(|effect| effect.is_in_flight()) {
+    if let Some(effect) = alike().filter(here).find(|effect| effect.is_in_flight() && !broken("flight_by_meaning")) {
         return Some(in_flight(effect, decide));
     }
     let same_principal = |effect: &&Effect| effect.spec.principal == decide.principal;
@@ -99,7 +103,7 @@ fn replays_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: 
     if known.is_unread(effect) && (effect.spec.run == decide.run || known.is_gone(effect)) {
         return true;
     }
-    let everywhere = decide.explicit_run || decide.derived == DerivedMode::Replay;
+    let everywhere = decide.explicit_run && !broken("explicit_run_replays") || decide.derived == DerivedMode::Replay;
     everywhere
         && decide.level == KeyLevel::Derived
         && effect.spec.level == KeyLevel::Derived
@@ -140,7 +144,7 @@ fn key_reused(effect: &Effect) -> Reply {
 }
 
 fn in_flight(effect: &Effect, decide: &Decide) -> Reply {
-    if !decide.patience_over {
+    if !decide.patience_over && !broken("flight_waits") {
         return Reply::Wait { effect: effect.spec.effect.clone() };
     }
     let detail = "The first call with this key is still on its way; ask again for its answer.";

@@ -11,6 +11,7 @@ use super::gate::{GateKind, GateSpec};
 use super::state::{Decided, State};
 use crate::ids::{BootId, EffectId, GateId, RequestDigest};
 use crate::ksp::{SpanEnd, SpanStatus, Usage};
+use crate::mutation::broken;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
 
@@ -23,7 +24,11 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     };
     let proves_execution = matches!(settle.outcome, SettleOutcome::Completed(_));
     if settle.fence < effect.fence {
-        return if proves_execution { duplicate(effect, settle.fence, now) } else { stands(effect, false) };
+        return if proves_execution && !broken("late_proof_is_an_alarm") {
+            duplicate(effect, settle.fence, now)
+        } else {
+            stands(effect, false)
+        };
     }
     if settle.fence > effect.fence || effect.holder.0 != settle.boot {
         return stands(effect, false);
@@ -31,7 +36,9 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     let outcome = match (&effect.state, &settle.outcome) {
         (EffectState::Dispatched | EffectState::InDoubt { .. }, _) => word(&settle.outcome),
         // Proof of execution beats a resolution by probe or person; a terminal outcome by proof is never overwritten.
-        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_)) if *by != SettledBy::Proof => {
+        (EffectState::Completed { by, .. } | EffectState::NotSent { by }, SettleOutcome::Completed(_))
+            if *by != SettledBy::Proof && !broken("proof_beats_resolution") =>
+        {
             word(&settle.outcome)
         }
         // Proof that this grant was not sent confirms a "not executed", and takes back no "executed": what the probe or the
@@ -86,7 +93,7 @@ fn word(outcome: &SettleOutcome) -> Settled {
 fn returned_approval(effect: &Effect, outcome: &SettleOutcome) -> Option<GateId> {
     match outcome {
         // A free record gave it back before, and by now another call may have used it.
-        _ if effect.is_free() => None,
+        _ if effect.is_free() || broken("approval_is_given_back") => None,
         SettleOutcome::NotSent(_) | SettleOutcome::Rejected { not_executed: true, .. } => effect.spec.approval.clone(),
         SettleOutcome::Rejected { not_executed: false, .. } | SettleOutcome::Completed(_) | SettleOutcome::InDoubt { .. } => None,
     }
@@ -207,6 +214,7 @@ pub(super) fn renew(state: &State, renew: &Renew, now: Timestamp) -> Outcome {
 pub(super) fn abandon(state: &State, abandon: &Abandon, now: Timestamp) -> Outcome {
     match state.decisions.get(&(abandon.boot.clone(), abandon.decision.clone())) {
         Some(Decided::Abandoned) => Outcome::default(),
+        None if broken("abandon_kills_a_late_decide") => Outcome::default(),
         None => {
             let fact = Fact::DecisionAbandoned { boot: abandon.boot.clone(), decision: abandon.decision.clone() };
             Outcome { events: vec![Event { ts: now, fact }], ..Outcome::default() }
@@ -260,7 +268,7 @@ pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Ou
     }
     let by = SettledBy::Probe;
     let settled = match (evidence.finding, &effect.state) {
-        (Finding::Executed, EffectState::InDoubt { .. }) => Settled::Completed { answer: None, by },
+        (Finding::Executed, EffectState::InDoubt { .. }) if !broken("probe_settles") => Settled::Completed { answer: None, by },
         (Finding::Executed, EffectState::NotSent { by: SettledBy::Person(_) | SettledBy::Probe }) => {
             Settled::Completed { answer: None, by }
         }
@@ -277,6 +285,9 @@ pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Ou
 
 /// Whether a probe that was asked for at `asked` could no longer be overtaken by the request itself.
 fn counts(effect: &Effect, asked: Timestamp) -> bool {
+    if broken("not_executed_needs_a_horizon") {
+        return true;
+    }
     let horizon: Option<Millis> = effect.spec.probe.as_ref().and_then(|probe| probe.settle_horizon);
     horizon.is_some_and(|horizon| asked >= effect.lease_until.after(horizon))
 }

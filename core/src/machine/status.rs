@@ -1,5 +1,7 @@
 //! What an answer's status says about the effect, where no tool knows better.
 
+use crate::mutation::broken;
+
 /// What a status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusWord {
@@ -15,13 +17,14 @@ pub enum StatusWord {
 
 /// By HTTP status. 1xx is no answer and never gets here. `far_side_key_sent`: the request carried a key of ours that the
 /// far side knows, so that its 409 may speak of our own first try.
-pub const fn by_status(status: u16, far_side_key_sent: bool) -> StatusWord {
+pub fn by_status(status: u16, far_side_key_sent: bool) -> StatusWord {
     match status {
         200..=299 | 301..=303 => StatusWord::Completed,
         307 | 308 => StatusWord::GoesOn,
         408 => StatusWord::InDoubt,
-        409 if far_side_key_sent => StatusWord::InDoubt,
+        409 if far_side_key_sent && !broken("conflict_with_key_is_doubt") => StatusWord::InDoubt,
         400..=499 => StatusWord::Rejected,
+        500..=599 if broken("server_error_is_doubt") => StatusWord::Rejected,
         _ => StatusWord::InDoubt,
     }
 }

@@ -19,9 +19,11 @@ fn takes_and_answers_late(after_ms: u64) -> Fault {
 pub(crate) fn play(stage: &mut Stage) -> Result<()> {
     bare(stage)?;
     ledger_killed(stage)?;
-    // The sidecar dies in mid-call: what it had dispatched is in doubt once its lease ends, half a minute later. The other
-    // acts are played meanwhile.
-    stage.act("kill -9 the sidecar while an order is at the broker", "The order's fate is known only when the sidecar's lease has ended: we come back to it.");
+    // The agent is left alone with the dead sidecar's order while the next acts are played.
+    stage.act(
+        "kill -9 the sidecar while an order is at the broker",
+        "Nobody heard the broker's answer: the order is in doubt until the probe has asked. We come back to it.",
+    );
     stage.script([takes_and_answers_late(1500)])?;
     let orphan = stage.begin("order-orphan", &["--timeout", "8", "--attempts", "12", "--pause", "3"], "[orphan] ")?;
     stage.wait("the order to arrive", |books| books.executed.iter().any(|one| one.subject == "order-orphan"))?;
@@ -34,14 +36,17 @@ pub(crate) fn play(stage: &mut Stage) -> Result<()> {
     approval(stage)?;
     person(stage)?;
 
-    stage.act("The order that the dead sidecar left", "Its lease ends, the doubt is probed, and the agent is told what became of it.");
+    stage.act("The order that the dead sidecar left", "The agent, which kept asking, was told what became of it.");
     orphan.finish()?;
     stage.count("sidecar killed in mid-call", "order-orphan", 1, true);
     waterfall(stage)
 }
 
 fn bare(stage: &mut Stage) -> Result<()> {
-    stage.act("Bare: the broker takes the order, then breaks the connection", "The agent's retry loop cannot know that the first order was placed.");
+    stage.act(
+        "Bare: the broker takes the order, then breaks the connection",
+        "The agent's retry loop cannot know that the first order was placed.",
+    );
     stage.script([takes_and_resets(2)])?;
     stage.bare("order-bare", &[])?;
     stage.count("connection broken after execution, retry loop", "order-bare", 1, false);
@@ -49,7 +54,10 @@ fn bare(stage: &mut Stage) -> Result<()> {
 }
 
 fn same_fault_governed(stage: &mut Stage) -> Result<()> {
-    stage.act("The same under kybernis run", "The broken call is in doubt, not repeated; the declared probe asks the broker and settles it.");
+    stage.act(
+        "The same under kybernis run",
+        "The broken call is in doubt, not repeated; the declared probe asks the broker and settles it.",
+    );
     stage.script([takes_and_resets(2)])?;
     stage.governed("order-same", &["--verbose"])?;
     stage.count("the same, under kybernis run", "order-same", 1, true);
@@ -82,7 +90,17 @@ fn fresh_keys(stage: &mut Stage) -> Result<()> {
 
 fn denied(stage: &mut Stage) -> Result<()> {
     stage.act("A call that policy denies", "The cloud's metadata service would hand out credentials.");
-    let words = ["curl", "-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %header{x-kyb-reason}\\n", "http://169.254.169.254/latest/meta-data/"];
+    let words = [
+        "curl",
+        "-sS",
+        "-m",
+        "10",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %header{x-kyb-reason}\\n",
+        "http://169.254.169.254/latest/meta-data/",
+    ];
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     stage.start(stage.under(&words), "")?.finish()?;
     Ok(())
@@ -111,9 +129,23 @@ fn approval(stage: &mut Stage) -> Result<()> {
 fn person(stage: &mut Stage) -> Result<()> {
     stage.act("A refund in doubt, and a person who settles it", "No probe is declared for refunds, so Kybernis asks people.");
     stage.script([Fault::new(Then::Reset).executing().on("POST", "/v1/refunds")])?;
-    let url = format!("https://localhost:{}/v1/refunds", stage.broker.https_port());
+    let url = format!("https://localhost:{}/v1/refunds", stage.broker.https().port());
     let body = r#"{"payment_id":"pay-7","amount":"49.00"}"#;
-    let words = ["curl", "-sS", "-m", "20", "-H", "Authorization: Bearer demo", "-H", "Content-Type: application/json", "-w", "\\n%{http_code}\\n", "-d", body, &url];
+    let words = [
+        "curl",
+        "-sS",
+        "-m",
+        "20",
+        "-H",
+        "Authorization: Bearer demo",
+        "-H",
+        "Content-Type: application/json",
+        "-w",
+        "\\n%{http_code}\\n",
+        "-d",
+        body,
+        &url,
+    ];
     let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
     stage.start(stage.under(&words), "")?.finish()?;
     let gates = stage.listed(&["gates"])?;

@@ -13,6 +13,20 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long any one thing may take before the demo says what it waited for.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// Variables by which a machine points clients at its own roots; `kybernis run` would remark on each.
+const ROOTS_ELSEWHERE: [&str; 10] = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "AWS_CA_BUNDLE",
+    "PIP_CERT",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "NIX_SSL_CERT_FILE",
+];
+
 /// One row of the table.
 struct Row {
     act: &'static str,
@@ -47,10 +61,10 @@ impl Stage {
         if data.exists() {
             fs::remove_dir_all(&data).with_context(|| format!("{} is in use or cannot be removed", data.display()))?;
         }
-        fs::create_dir_all(&data)?;
+        fs::create_dir_all(folder)?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let broker = Broker::start(Settings::new(folder.join("broker-ca.pem")))?;
-        println!("A broker listens at https://localhost:{}. It does what it is told to do wrong.", broker.https_port());
+        println!("A broker listens at https://localhost:{}. It does what it is told to do wrong.", broker.https().port());
         Ok(Self {
             broker,
             kybernis: kybernis.into(),
@@ -70,12 +84,13 @@ impl Stage {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.broker.https_port())
+        format!("https://localhost:{}{path}", self.broker.https().port())
     }
 
     fn agent_words(&self, order: &str, more: &[&str]) -> Vec<String> {
         let url = self.url("/v1/orders");
-        let words = [self.python.display().to_string(), self.agent.display().to_string(), "--url".into(), url, "--order".into(), order.into()];
+        let words =
+            [self.python.display().to_string(), self.agent.display().to_string(), "--url".into(), url, "--order".into(), order.into()];
         words.into_iter().chain(more.iter().map(|word| (*word).to_owned())).collect()
     }
 
@@ -110,6 +125,10 @@ impl Stage {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.kybernis);
         command.args(words).env("KYBERNIS_DATA", &self.data);
+        // Whatever this machine says about its own roots is no part of the story.
+        for name in ROOTS_ELSEWHERE {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -145,9 +164,8 @@ impl Stage {
     /// What a listing says, as JSON.
     pub(crate) fn listed(&self, words: &[&str]) -> Result<Vec<serde_json::Value>> {
         let output = self.command(words).args(["-o", "json"]).output()?;
-        let value: serde_json::Value = serde_json::from_slice(&output.stdout).with_context(|| {
-            format!("kybernis {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr))
-        })?;
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("kybernis {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr)))?;
         Ok(value.as_array().cloned().unwrap_or_default())
     }
 

@@ -126,8 +126,9 @@ impl FarSide {
 
     /// Waits until `count` requests have arrived in all.
     pub async fn arrived(&self, count: usize) {
-        // The sender lives as long as this value.
-        let _ = self.arrivals.subscribe().wait_for(|arrived| *arrived >= count).await;
+        let mut arrivals = self.arrivals.subscribe();
+        let arrived = tokio::time::timeout(crate::rig::PATIENCE, arrivals.wait_for(|arrived| *arrived >= count)).await;
+        assert!(arrived.is_ok(), "request {count} never arrived");
     }
 
     async fn opened(&self, gate: &mut watch::Receiver<u64>) {

@@ -23,6 +23,11 @@ use crate::far_side::FarSide;
 /// The namespace, tenant and agent of every test.
 pub const NAMESPACE: &str = "default";
 
+/// Far more than anything here takes; a test must fail and not hang.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a state that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// What stands.
 #[derive(Debug)]
 pub struct Rig {
@@ -191,13 +196,16 @@ impl Rig {
 
     /// Waits until the only effect's state fits.
     pub async fn until(&self, fits: impl Fn(&EffectState) -> bool) -> Effect {
+        let began = std::time::Instant::now();
         loop {
-            if let [effect] = self.effects().await.as_slice()
+            let effects = self.effects().await;
+            if let [effect] = effects.as_slice()
                 && fits(&effect.state)
             {
                 return effect.clone();
             }
-            tokio::task::yield_now().await;
+            assert!(began.elapsed() < PATIENCE, "it never came to that: {effects:#?}");
+            tokio::time::sleep(LOOK).await;
         }
     }
 

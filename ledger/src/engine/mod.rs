@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, BootId, EffectId, PolicyDigest, RunId};
-use kybernis_core::machine::{Abandon, Command, DecideGate, EnterRun, Event, Evidence, Fence, Observe, Refuse, Renew, Reply, Settle, Spans, State};
+use kybernis_core::machine::{
+    Abandon, Command, DecideGate, EnterRun, Event, Evidence, Fence, Observe, Refuse, Renew, Reply, Settle, Spans, State,
+};
 use kybernis_core::reason::Code;
 use kybernis_core::time::{Millis, Timestamp};
 use kybernis_proto::{DecideAnswer, DecideParts};

@@ -272,7 +272,10 @@ impl Writer {
         }
         let decide = &mut waiting.parts.decide;
         let in_force = *self.policy.borrow();
-        if decide.policy != in_force && !self.state.has_decided(&decide.boot, &decide.decision) {
+        if decide.policy != in_force
+            && !kybernis_core::mutation::broken("a_stale_policy_decides_nothing")
+            && !self.state.has_decided(&decide.boot, &decide.decision)
+        {
             staged.decided.push((waiting, Decided::Answer(DecideAnswer::PolicyStale(in_force))));
             return Ok(());
         }

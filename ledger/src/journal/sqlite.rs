@@ -60,6 +60,12 @@ impl SqliteJournal {
         Ok(Self { jobs, _lock: lock })
     }
 
+    /// Whether a ledger has the journal of this folder open now. A successor waits for it to close.
+    pub fn in_use(dir: &Path) -> bool {
+        let lock = OpenOptions::new().write(true).open(dir.join("journal.lock"));
+        lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> Result<T, JournalError> + Send + 'static) -> Pending<'_, T> {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move |connection| {

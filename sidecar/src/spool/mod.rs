@@ -3,6 +3,7 @@
 //! Outcomes (Settle, Abandon) are one file each, fsynced before anything is built on them; a later life of the sidecar
 //! delivers what an earlier one left. Spans are an append-only log for each boot, kept until they are acknowledged.
 
+mod claims;
 mod outcomes;
 mod spans;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::BootId;
 
+pub use self::claims::{ClaimError, Claims};
 pub use self::outcomes::Outcomes;
 pub use self::spans::{Kind, Spans};
 use crate::control::Control;
@@ -36,6 +38,8 @@ pub struct SpoolError {
 pub struct Spool {
     /// Settle and Abandon.
     pub outcomes: Arc<Outcomes>,
+    /// What was claimed without the ledger.
+    pub claims: Arc<Claims>,
     /// SPAN_START and SPAN_END.
     pub spans: Arc<Spans>,
 }
@@ -48,19 +52,21 @@ impl Spool {
     pub fn open(folder: &Path, boot: &BootId) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(folder).map_err(|source| SpoolError { path: folder.into(), source })?;
         let outcomes = Arc::new(Outcomes::open(folder)?);
+        let claims = Arc::new(Claims::open(folder)?);
         let spans = Arc::new(Spans::open(folder, boot)?);
-        Ok(Self { outcomes, spans })
+        Ok(Self { outcomes, claims, spans })
     }
 
     /// Delivers, for as long as the process lives.
     pub fn deliver(&self, control: &Control) {
         tokio::spawn(Arc::clone(&self.outcomes).deliver(control.clone()));
+        tokio::spawn(Arc::clone(&self.claims).deliver(control.clone()));
         tokio::spawn(Arc::clone(&self.spans).deliver(control.clone()));
     }
 
     /// Whether the ledger has taken everything.
     pub fn is_empty(&self) -> bool {
-        self.outcomes.is_empty() && self.spans.is_empty()
+        self.outcomes.is_empty() && self.claims.is_empty() && self.spans.is_empty()
     }
 
     /// Waits until it has.

@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use kybernis_core::machine::retry::AttemptEnd;
 use kybernis_core::machine::{DoubtCause, NotSentProof, SettleOutcome};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{RetryTerms, Verdict};
 use kybernis_core::time::Millis;
 
@@ -70,7 +71,7 @@ impl Attempt<'_> {
                     return Ended::InDoubt { cause, status: Some(status), retry_after: retry_after(&heard.head.headers) };
                 }
                 Word::Cut(cut) => return Ended::InDoubt { cause: cause_of_cut(cut), status: Some(status), retry_after: None },
-                Word::GoesOn => match self.onward(&hop, &heard) {
+                Word::GoesOn => match self.onward(&hop, &heard).filter(|_| !broken("the_effect_goes_on_at_location")) {
                     Some(next) => hop = next,
                     // Where it may not go on, the far side's word stands: it did nothing itself.
                     None => return Ended::Rejected { heard, not_executed: false },
@@ -83,12 +84,13 @@ impl Attempt<'_> {
     fn headers(&self, key_header: Option<&http::HeaderName>) -> HeaderMap {
         let mut headers = self.effect.call.headers.clone();
         if let Some(name) = key_header {
-            let key = self.effect.identity.secret.far_side_key(&self.granted.grant.effect, self.granted.grant.generation);
+            let of_this_try = if broken("the_far_side_key_is_stable") { self.tries } else { self.granted.grant.generation };
+            let key = self.effect.identity.secret.far_side_key(&self.granted.grant.effect, of_this_try);
             // Hexadecimal digits and a hyphen.
             if let Ok(value) = HeaderValue::try_from(key) {
                 // The caller's own key is a secret between it and us.
-                headers.remove("idempotency-key");
-                headers.insert(name.clone(), value);
+                let theirs = headers.remove("idempotency-key").filter(|_| broken("a_key_is_a_secret"));
+                headers.insert(name.clone(), theirs.unwrap_or(value));
             }
         }
         headers
@@ -159,7 +161,7 @@ impl Attempt<'_> {
         let snapshot = &self.effect.judged.snapshot;
         let tool = snapshot.policy().set().resolve(&next.head);
         let judged = judge::judge(snapshot, tool, &next, &self.effect.intake, &self.effect.identity).ok()?;
-        (judged.judgement.verdict == Verdict::Allow).then_some(Hop { route, uri, headers })
+        (judged.judgement.verdict == Verdict::Allow || broken("a_redirect_asks_policy")).then_some(Hop { route, uri, headers })
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Uri};
 use kybernis_core::cel::RequestFacts;
 use kybernis_core::ids::{RunId, SpanId};
 use kybernis_core::key;
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{CallHead, METHOD_OVERRIDE_HEADERS};
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Timestamp;
@@ -60,6 +61,7 @@ impl Call {
         };
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let overridden = METHOD_OVERRIDE_HEADERS.iter().find_map(|name| parts.headers.get(*name)).and_then(|value| value.to_str().ok());
+        let overridden = overridden.filter(|_| !broken("an_override_is_the_method"));
         let head = CallHead::new(parts.method.as_str(), overridden, &host, route.authority.port, parts.uri.path())
             .map_err(|error| bad(format!("The destination's host: {error}.")))?;
         let url = key::Target::new(route.scheme.as_str(), &route.authority.host.to_string(), route.authority.port, path)
@@ -67,7 +69,7 @@ impl Call {
         let grpc = speaks_grpc(&parts.headers);
         let (run, explicit_run) = match &controls.run {
             // Sending back one's own run changes nothing.
-            Some(run) if *run != identity.run => (run.clone(), true),
+            Some(run) if *run != identity.run || broken("one_s_own_run_changes_nothing") => (run.clone(), true),
             Some(_) | None => (identity.run.clone(), identity.explicit_run),
         };
         let upgrade = crate::upstream::wants_upgrade(&parts.headers);

@@ -1,7 +1,6 @@
 //! What became of the answers that callers were given: read to the end, or not. The ledger is told with the next Decide
 //! or Renew, because a repeat means another thing to an answer that was read.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kybernis_core::ids::EffectId;
@@ -22,7 +21,7 @@ pub(super) struct Callers {
 
 #[derive(Debug, Default)]
 struct State {
-    watched: HashMap<Name, Watched>,
+    watched: Vec<(Name, Watched)>,
     untold: Vec<Observation>,
 }
 
@@ -41,7 +40,7 @@ impl Callers {
     pub(super) fn watch(&self, effect: EffectId, fence: Fence, delivery: Delivery) {
         let mut state = self.state();
         if state.watched.len() < WATCHED_MAX {
-            state.watched.insert((effect, fence), Watched { delivery, gone_told: false });
+            state.watched.push(((effect, fence), Watched { delivery, gone_told: false }));
         }
     }
 
@@ -49,22 +48,24 @@ impl Callers {
     pub(super) fn gone(&self, effect: &EffectId, fence: Fence) {
         let mut state = self.state();
         let name = (effect.clone(), fence);
-        if state.watched.remove(&name).is_some_and(|watched| watched.gone_told) {
+        let told = state.watched.iter().any(|(known, watched)| *known == name && watched.gone_told);
+        state.watched.retain(|(known, _)| *known != name);
+        if told {
             return;
         }
         state.untold.push(Observation { effect: name.0, fence, seen: Seen::CallerGone });
     }
 
-    /// Nothing was dispatched for it, so nothing is to be known.
+    /// There is no answer of the far side's for this caller to read: whatever else it is told is not one.
     pub(super) fn forget(&self, effect: &EffectId, fence: Fence) {
-        self.state().watched.remove(&(effect.clone(), fence));
+        self.state().watched.retain(|(known, _)| (&known.0, known.1) != (effect, fence));
     }
 
     /// What there is to tell now. What is not told in the end goes back by [`Callers::not_told`].
     pub(super) fn observe(&self) -> Vec<Observation> {
         let mut state = self.state();
         let mut news = std::mem::take(&mut state.untold);
-        state.watched.retain(|(effect, fence), watched| {
+        state.watched.retain_mut(|((effect, fence), watched)| {
             let mut tell = |seen| news.push(Observation { effect: effect.clone(), fence: *fence, seen });
             match watched.delivery.fate() {
                 Fate::Read => {

@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use kybernis_core::ids::{RunId, SpanId};
 use kybernis_core::key::{self, IdempotencyKey};
+use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 
 /// What every control header's name begins with.
@@ -43,7 +44,9 @@ pub(super) fn take(headers: &mut HeaderMap) -> Result<Controls, Refusal> {
             let value = single(headers, &name)?;
             controls.set(name.as_str(), value)?;
         }
-        headers.remove(&name);
+        if !broken("control_headers_stay_here") {
+            headers.remove(&name);
+        }
     }
     Ok(controls)
 }

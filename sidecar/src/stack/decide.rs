@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::{DecisionId, SpanId};
 use kybernis_core::machine::{Decide, Grant, Refuse, Replay};
+use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
 use kybernis_proto::{DecideAnswer, DecideParts, v1};
@@ -112,12 +113,17 @@ impl Stack {
                 Err(_) => "it does not answer".to_owned(),
             };
             self.callers.not_told(observed);
-            if Instant::now() >= until {
+            if Instant::now() >= until || broken("a_call_is_held_for_the_ledger") {
                 tracing::warn!(reason = away, "a call was refused because the ledger is away");
                 return Err(ledger_away());
             }
             tokio::time::timeout_at(until, backoff.wait()).await.unwrap_or_default();
         }
+    }
+
+    /// The message by which a claim of our own becomes the ledger's: nothing is waited for any more.
+    pub(super) fn late_decide(&self, ask: &Ask<'_>) -> Result<v1::DecideRequest, Refusal> {
+        Ok(self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO))
     }
 
     fn message(&self, ask: &Ask<'_>, decision: DecisionId, wait: Duration, hold: Duration) -> v1::DecideRequest {

@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kybernis_core::ids::BodyDigest;
 use kybernis_core::machine::{DoubtCause, Settle, SettleOutcome, StoredAnswer};
+use kybernis_core::mutation::broken;
 use kybernis_core::time::Millis;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -101,7 +102,10 @@ impl Effect {
             bytes_out: (self.intake.bytes.len() as u64).max(self.hash.bytes()),
             bytes_in,
         };
-        self.stack.settle(&settle, body).await
+        match granted.claim {
+            None => self.stack.settle(&settle, body).await,
+            Some(claim) => self.stack.settle_claim(claim, &settle, body).await,
+        }
     }
 
     /// Delivers an answer that says "executed".
@@ -204,6 +208,7 @@ impl Effect {
             match tokio::time::timeout_at(deadline, rest.frame()).await {
                 Err(_) => return Streamed::Broken(DoubtCause::Timeout),
                 Ok(None) => return Streamed::Whole(trailers),
+                Ok(Some(Err(_))) if broken("a_body_cut_short_is_doubt") => return Streamed::Whole(trailers),
                 Ok(Some(Err(error))) => return Streamed::Broken(cause_of_cut(cut_of(&error))),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => next = Some(data),

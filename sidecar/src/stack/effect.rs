@@ -8,6 +8,7 @@ use http::Response;
 use kybernis_core::ids::SpanId;
 use kybernis_core::machine::retry::{AttemptEnd, Next, RetryRule, Safety, next};
 use kybernis_core::machine::{DoubtCause, Grant, NotSentProof, Refuse, SettleOutcome};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::RetryTerms;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
@@ -55,6 +56,8 @@ pub(super) struct Granted {
     pub(super) send_by: BootInstant,
     pub(super) lease: Lease,
     pub(super) at: Instant,
+    /// The claim in our own spool that stands in for the ledger's.
+    pub(super) claim: Option<u64>,
 }
 
 /// What follows an exchange.
@@ -80,7 +83,7 @@ impl Effect {
             match self.decide(&mut caller).await {
                 Ok(Decided::Granted { grant, send_by, lease_end }) => {
                     let lease = self.stack.leases.hold(grant.effect.clone(), grant.fence, lease_end);
-                    let granted = Granted { grant, send_by, lease, at: Instant::now() };
+                    let granted = Granted { grant, send_by, lease, at: Instant::now(), claim: None };
                     match self.exchange(granted, &mut caller).await {
                         After::Over => return,
                         After::DecideAgain(wait) => tokio::time::sleep(wait).await,
@@ -100,6 +103,13 @@ impl Effect {
                     return self.refuse(Refusal::new(Code::PolicyStale, "The policy keeps changing; ask again."), &mut caller);
                 }
                 Ok(Decided::CallerGone) => return,
+                Err(refusal) if self.may_go_alone(&refusal) => match self.go_alone() {
+                    Ok(granted) => {
+                        self.exchange(granted, &mut caller).await;
+                        return;
+                    }
+                    Err(refusal) => return self.refuse(refusal, &mut caller),
+                },
                 Err(refusal) => return self.refuse(refusal, &mut caller),
             }
         }
@@ -130,7 +140,7 @@ impl Effect {
         Ok(Decided::Stale)
     }
 
-    fn ask(&self) -> Ask<'_> {
+    pub(super) fn ask(&self) -> Ask<'_> {
         Ask {
             call: &self.call,
             intake: &self.intake,
@@ -175,13 +185,14 @@ impl Effect {
             }
             match (follows, ended) {
                 (Next::Again(wait), ended) => {
-                    tainted |= ended.may_have_executed();
+                    tainted |= ended.may_have_executed() && !broken("a_refusal_says_nothing_of_an_earlier_try");
                     tokio::time::sleep(wait.to_std()).await;
                 }
                 (Next::DecideAgain(wait), ended) => {
                     if let Some(outcome) = ended.refused_outcome() {
                         self.on_record(&granted, outcome).await;
                     }
+                    self.stack.callers.forget(&granted.grant.effect, granted.grant.fence);
                     return After::DecideAgain(wait.to_std());
                 }
                 (Next::Stop, ended) => return self.conclude(ended, granted, tries, tainted, caller).await,
@@ -201,7 +212,7 @@ impl Effect {
         let (Some(terms), Some(end)) = (terms, ended.attempt_end()) else { return Next::Stop };
         let rule: RetryRule = terms.rule();
         let repeatable = self.judged.tool.is_repeatable() && self.intake.is_whole() && self.key_still_known(granted);
-        let safety = if repeatable { Safety::Repeatable } else { Safety::Once };
+        let safety = if repeatable || broken("only_what_is_declared_is_retried") { Safety::Repeatable } else { Safety::Once };
         // After a try that may have been executed, neither a refusal nor proof about a later try frees the key.
         let end = match end {
             AttemptEnd::Status { status, .. } if tainted => AttemptEnd::Status { status, rejected: false },
@@ -271,6 +282,10 @@ impl Effect {
     async fn in_doubt(&self, granted: &Granted, outcome: SettleOutcome, caller: &mut Caller) {
         let SettleOutcome::InDoubt { cause, status } = &outcome else { return };
         let (cause, status) = (*cause, *status);
+        // That its fate is unknown is not an answer: who reads it has read nothing.
+        if !broken("a_doubt_is_no_answer") {
+            self.stack.callers.forget(&granted.grant.effect, granted.grant.fence);
+        }
         let gate = match self.on_record(granted, outcome).await {
             super::settle::Recorded::Acknowledged(gate) => gate,
             super::settle::Recorded::Spooled | super::settle::Recorded::Unknown => None,

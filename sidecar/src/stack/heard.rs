@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use kybernis_core::cel::{Facts, ResponseFacts};
 use kybernis_core::json::Json;
 use kybernis_core::machine::status::{StatusWord, by_grpc_status, by_status};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{EffectiveTool, OutcomeWord};
 
 use super::call::pairs;
@@ -85,9 +86,11 @@ impl Terms<'_> {
         match self.tool.outcome(&self.facts.clone().with_response(&response)) {
             Ok(OutcomeWord::Default) => None,
             Ok(OutcomeWord::Completed) => Some(Word::Completed),
+            Ok(OutcomeWord::Rejected) if broken("the_tool_knows_better") => None,
             Ok(OutcomeWord::Rejected) => Some(Word::Rejected { not_executed: false }),
             Ok(OutcomeWord::NotSent) => Some(Word::Rejected { not_executed: true }),
             Ok(OutcomeWord::InDoubt) => Some(Word::InDoubt),
+            Err(_) if broken("an_outcome_that_errs_is_doubt") => None,
             Err(error) => {
                 tracing::warn!(%error, "a tool's outcome expression failed: the effect is in doubt");
                 Some(Word::InDoubt)

@@ -13,6 +13,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use kybernis_core::ids::Fingerprint;
 use kybernis_core::json::{Json, Pointer};
 use kybernis_core::key::{Fingerprinter, fingerprint};
+use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 
 use crate::body::{BodyError, RequestBody, SendBody};
@@ -140,8 +141,8 @@ impl Intake {
             return None;
         }
         Some(match &self.json {
-            Some(json) => fingerprint(&json.canonical(volatile)),
-            None => fingerprint(&self.bytes),
+            Some(json) if !broken("a_canonical_body_counts") => fingerprint(&json.canonical(volatile)),
+            Some(_) | None => fingerprint(&self.bytes),
         })
     }
 

@@ -8,6 +8,7 @@ use kybernis_core::cel::Facts;
 use kybernis_core::ids::{Fingerprint, KeyDigest, Meaning, Principal};
 use kybernis_core::key;
 use kybernis_core::machine::{Approval, DerivedMode, KeyLevel, ProbePlan};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{ApprovalRule, Class, EffectiveTool, Judgement, PrincipalWord, Verdict};
 use kybernis_core::reason::{Code, Refusal};
 
@@ -135,7 +136,8 @@ impl Judged {
     /// Names the effect, most specific first: the tool's own key, the caller's, what it means.
     pub(super) fn name(&self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {
         let secret = &identity.secret;
-        let fingerprint = intake.fingerprint(self.tool.volatile());
+        let volatile = if broken("volatile_is_left_out") { &[] } else { self.tool.volatile() };
+        let fingerprint = intake.fingerprint(volatile);
         // A body that is still being hashed means nothing that another call could meet.
         let means = fingerprint.unwrap_or_else(|| key::fingerprint(uuid::Uuid::new_v4().as_bytes()));
         let meaning = secret.meaning(call.head.method(), &call.url, means);
@@ -164,11 +166,12 @@ impl Judged {
 
     fn keys(&self, call: &Call, identity: &Identity) -> Result<(KeyLevel, Vec<KeyDigest>, String), Refusal> {
         let secret = &identity.secret;
-        let own = self.tool.effect_keys(&self.facts).map_err(|error| {
+        let own = self.tool.effect_keys(&self.facts).or_else(|error| if broken("a_key_error_is_final") { Ok(None) } else { Err(error) });
+        let own = own.map_err(|error| {
             let detail = format!("{error}. The call names no effect; send the fields that the key is made of.");
             Refusal::new(Code::IdempotencyKeyInvalid, detail)
         })?;
-        if let Some(keys) = own {
+        if let Some(keys) = own.filter(|_| !broken("the_tool_names_first") || call.controls.key.is_none()) {
             let hint = keys.first().map(|key| key.chars().take(8).collect()).unwrap_or_default();
             let mut digests: Vec<KeyDigest> = keys.iter().map(|key| secret.tool_key(self.tool.key_scope(), key)).collect();
             digests.sort_unstable();
@@ -176,6 +179,9 @@ impl Judged {
             return Ok((KeyLevel::Tool, digests, hint));
         }
         if let Some(key) = &call.controls.key {
+            if broken("a_caller_s_key_has_a_scope") {
+                return Ok((KeyLevel::Caller, vec![secret.tool_key(self.tool.name(), key.expose())], key.hint()));
+            }
             let digest = secret.caller_key(&identity.agent, call.head.method(), &call.url, key);
             return Ok((KeyLevel::Caller, vec![digest], key.hint()));
         }
@@ -186,7 +192,7 @@ impl Judged {
     pub(super) fn approval(&self, call: &Call, intake: &Intake, named: &Named) -> Option<Approval> {
         let rule = self.approval_rule()?;
         // Without a fingerprint the ledger refuses: an approval binds bytes.
-        let print = named.fingerprint.unwrap_or_else(|| key::fingerprint(b""));
+        let print = named.fingerprint.filter(|_| !broken("an_approval_binds_bytes")).unwrap_or_else(|| key::fingerprint(b""));
         Some(Approval {
             digest: key::request_digest(call.head.method(), &call.url, named.principal, print),
             required: rule.required,

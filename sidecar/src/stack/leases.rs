@@ -35,12 +35,17 @@ pub(super) struct Leases {
 /// One lease, for as long as its exchange lasts.
 #[derive(Debug)]
 pub(super) struct Lease {
-    leases: Arc<Leases>,
-    name: (EffectId, Fence),
+    /// Absent where no ledger gave it.
+    of: Option<(Arc<Leases>, (EffectId, Fence))>,
     end: watch::Receiver<BootInstant>,
 }
 
 impl Lease {
+    /// Of a claim that this sidecar made by itself: nobody else counts on its end.
+    pub(super) fn without_ledger(end: BootInstant) -> Self {
+        Self { of: None, end: watch::channel(end).1 }
+    }
+
     /// Its end, as renewals move it.
     pub(super) fn end(&self) -> watch::Receiver<BootInstant> {
         self.end.clone()
@@ -49,7 +54,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.held().remove(&self.name);
+        if let Some((leases, name)) = &self.of {
+            leases.held().remove(name);
+        }
     }
 }
 
@@ -63,7 +70,7 @@ impl Leases {
         let (tell, receive) = watch::channel(end);
         let name = (effect, fence);
         self.held().insert(name.clone(), tell);
-        Lease { leases: Arc::clone(self), name, end: receive }
+        Lease { of: Some((Arc::clone(self), name)), end: receive }
     }
 
     /// Renews for as long as the process lives, and brings the ledger what was seen of callers.

@@ -10,6 +10,7 @@
 //!                     settle, answer                       deliver, settle, replay
 //! ```
 
+mod alone;
 mod attempt;
 mod call;
 mod caller;
@@ -257,19 +258,19 @@ impl Handler for Stack {
 
 /// Never kept for replay: a repeat may come from somebody else, and hop-by-hop fields are the hop's.
 fn never_stored(name: &str) -> bool {
-    matches!(
-        name,
-        "set-cookie"
-            | "authorization"
-            | "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+    const NEVER: [&str; 10] = [
+        "set-cookie",
+        "authorization",
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NEVER.contains(&name) && !kybernis_core::mutation::broken("cookies_are_not_replayed")
 }
 
 /// Wall time, for spans.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kybernis_core::ids::{GateId, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanEnd, SpanPolicy, SpanStart, SpanStatus, SpanType, Usage};
+use kybernis_core::mutation::broken;
 use kybernis_core::policy::{AuditNote, Class};
 use kybernis_core::reason::Refusal;
 use kybernis_core::time::{Millis, Timestamp};
@@ -59,7 +60,7 @@ impl<'a> Stamp<'a> {
 
 /// Takes off what only we may say.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) {
+    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) || broken("the_far_side_does_not_speak_for_us") {
         return;
     }
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-kyb-")).cloned().collect();
@@ -108,6 +109,11 @@ impl Span {
     pub(super) fn noted(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.start.attributes.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// The one event of a call whose end the ledger will record.
+    pub(super) fn began(self) -> [KspEvent; 1] {
+        [KspEvent::SpanStart(self.start)]
     }
 
     /// The two events of a call that was refused.

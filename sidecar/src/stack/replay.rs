@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kybernis_core::ids::BodyDigest;
 use kybernis_core::machine::{Replay, StoredAnswer};
+use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -75,6 +76,7 @@ impl Effect {
         stamp.reason = "answered with the first call's answer";
         stamp.dedupe_of = Some(&replay.span);
         stamp.put_on(&self.call, response.headers_mut());
+        let bytes = if broken("every_byte_is_replayed") { bytes.slice(..bytes.len() / 2) } else { bytes };
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
         if !bytes.is_empty() || !answer.trailers.is_empty() {
             let announced = response.headers().contains_key(http::header::CONTENT_LENGTH).then_some(bytes.len() as u64);

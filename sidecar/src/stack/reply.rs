@@ -54,7 +54,7 @@ impl Teller {
     pub(super) fn data(&mut self, mut data: Bytes, room: Option<OwnedSemaphorePermit>) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(data.len() as u64);
-            if *left == 0 && self.last.is_none() && !data.is_empty() {
+            if *left == 0 && self.last.is_none() && !data.is_empty() && !kybernis_core::mutation::broken("the_end_is_withheld") {
                 self.last = Some(data.split_off(data.len() - 1));
             }
         }

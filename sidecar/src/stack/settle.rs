@@ -25,6 +25,17 @@ pub(super) enum Recorded {
 }
 
 impl Stack {
+    /// The same for an effect that went out on a claim of our own.
+    pub(super) async fn settle_claim(&self, claim: u64, settle: &Settle, body: Vec<u8>) -> Recorded {
+        let request = settle_request(settle, body);
+        let mut backoff = Backoff::new();
+        while let Err(error) = self.spool.claims.settled(claim, request.clone()) {
+            tracing::error!(%error, "a claim's outcome could not be spooled");
+            backoff.wait().await;
+        }
+        Recorded::Spooled
+    }
+
     /// Returns once the outcome is on record.
     pub(super) async fn settle(self: &Arc<Self>, settle: &Settle, body: Vec<u8>) -> Recorded {
         let request = settle_request(settle, body);

@@ -94,7 +94,7 @@ impl Http1Body {
         }
         let authenticated = busy.connection.over_tls && busy.connection.wire.closed_cleanly();
         busy.connection.abort();
-        self.unauthenticated = !authenticated;
+        self.unauthenticated = !authenticated && !kybernis_core::mutation::broken("an_unauthenticated_close_ends_nothing");
         (self.unauthenticated && self.strict).then_some(Err(Cut::UnauthenticatedClose))
     }
 }

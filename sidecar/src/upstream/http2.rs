@@ -227,6 +227,9 @@ impl Exchange<'_> {
             return NotSent::RefusedStream.into();
         }
         // h2 also reports a GOAWAY to streams that it does not exclude, once the connection ends: the frame decides.
+        if error.is_reset() && kybernis_core::mutation::broken("only_refused_stream_proves") {
+            return NotSent::RefusedStream.into();
+        }
         if let Some(last_stream) = wire.goaway() {
             return if last_stream < self.id {
                 NotSent::GoawayBelow { last_stream, stream: self.id }.into()

@@ -69,7 +69,7 @@ impl Pool {
         let idle = &mut origins.get_mut(key)?.http1;
         while let Some(connection) = idle.pop() {
             *idle_total -= 1;
-            if connection.idle_since.elapsed() > limit {
+            if connection.idle_since.elapsed() > limit && !kybernis_core::mutation::broken("no_effect_on_an_idle_connection") {
                 if freshness == Freshness::Recent {
                     // Too old for this one; a read may still use it.
                     idle.push(connection);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use kybernis_core::mutation::broken;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -168,7 +169,7 @@ impl Wire {
 
     /// Whether TLS was handed nothing since `mark`.
     pub(crate) fn zero_above(&self, mark: Mark) -> bool {
-        self.above.load(Ordering::SeqCst) == mark.above
+        self.above.load(Ordering::SeqCst) == mark.above || broken("not_sent_is_proved_by_bytes")
     }
 
     /// Whether the kernel was handed nothing since `mark`.
@@ -208,6 +209,9 @@ impl Wire {
             Carrier::Unnamed => false,
             Carrier::Stream(id) => ledger.head_written >= id,
         };
+        if broken("send_by_stops_the_first_byte") {
+            return BootInstant::from_nanos(u64::MAX);
+        }
         if first_byte_written { slot.terms.last_byte_by() } else { slot.terms.send_by.min(slot.terms.last_byte_by()) }
     }
 

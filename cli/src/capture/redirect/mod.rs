@@ -113,14 +113,6 @@ impl Redirect {
 }
 
 impl Namespace {
-    /// The listeners' own addresses: a connection meant for one of these leads nowhere.
-    ///
-    /// # Errors
-    /// When a socket has no address any more.
-    pub(crate) fn own_addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().chain(&self.dns_tcp).map(TcpListener::local_addr).collect()
-    }
-
     /// Lets the waiting process become `command`, with exactly the environment `env`. The child's pid is COMMAND's; if
     /// COMMAND cannot be executed the child says so on stderr and ends with 127 (not found) or 126, as shells do.
     /// Take the sockets out first: those still held here are closed.

@@ -11,7 +11,7 @@ const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// Loopback is redirected too: the host's loopback services are reached through the sidecar. UDP among the namespace's
 /// own loopback addresses stays inside and may go; what else there is is rejected, not dropped, so that clients of QUIC
-/// fall back at once.
+/// fall back at once. Names asked of the gateway itself are named twice: to lead them where they go anyway sets no mark.
 fn table(port_v4: u16, port_v6: Option<u16>) -> String {
     let v6 = port_v6.map_or(String::new(), |port| {
         format!(
@@ -31,6 +31,8 @@ fn table(port_v4: u16, port_v6: Option<u16>) -> String {
     type filter hook output priority 0; policy drop;
     meta l4proto tcp accept
     ct status dnat accept
+    ip daddr {GATEWAY_V4} udp dport {DNS_PORT} accept
+    ip6 daddr {GATEWAY_V6} udp dport {DNS_PORT} accept
     ct state established,related accept
     ip saddr 127.0.0.0/8 ip daddr 127.0.0.0/8 accept
     ip6 saddr ::1 ip6 daddr ::1 accept
@@ -74,8 +76,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_ipv6_no_rule_names_its_gateway() {
-        assert!(!table(7, None).contains("fd6b"));
+    fn without_ipv6_nothing_is_led_to_its_gateway() {
+        assert!(!table(7, None).contains("dnat ip6"));
         assert!(table(7, Some(9)).contains("dnat ip6 to [fd6b:7962::1]:9\n"));
     }
 }

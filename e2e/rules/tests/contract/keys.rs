@@ -1,6 +1,6 @@
 //! Semantics 4: what names an effect, most specific first, and what a repeat meets.
 
-use kybernis_core::machine::{EffectState, KeyLevel};
+use kybernis_core::machine::{EffectState, GateVerdict, KeyLevel};
 use kybernis_rules::{Call, Rig, Then};
 
 const TOOL: &str = r#"
@@ -206,6 +206,19 @@ async fn doubt_holds_under_a_fresh_key_none_and_another_run() {
 }
 
 #[tokio::test]
+async fn a_doubt_that_was_told_is_no_answer_that_was_read() {
+    let rig = Rig::start("").await;
+    rig.far.script([Then::ExecuteAndClose]);
+    let mut connection = rig.connect().await;
+    let doubt = connection.call(&order(r#"{"qty":1}"#)).await;
+    assert_eq!(doubt.status, 423);
+    rig.say(doubt.header("x-kyb-gate-id").unwrap(), "local:ada", GateVerdict::Executed).await;
+    let again = connection.call(&order(r#"{"qty":1}"#)).await;
+    assert_eq!((again.status, again.code().as_str()), (410, "replay_unavailable"), "{}", again.body);
+    assert_eq!(rig.far.executed(), 1, "an order that a person knows of was placed again");
+}
+
+#[tokio::test]
 async fn a_rollout_forgets_nothing() {
     let mut rig = Rig::start("").await;
     rig.far.script([Then::WhenOpened(200, r#"{"order":"first"}"#.to_owned())]);
@@ -247,7 +260,9 @@ async fn another_principal_under_the_same_key_is_422() {
 #[tokio::test]
 async fn policy_can_widen_derived_keys_and_turn_them_off() {
     let policy = |mode: &str| {
-        format!("apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {{name: p, namespace: default}}\nspec:\n  selector: {{}}\n  derivedKeys: {{mode: {mode}, window: 10m}}\n")
+        format!(
+            "apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {{name: p, namespace: default}}\nspec:\n  selector: {{}}\n  derivedKeys: {{mode: {mode}, window: 10m}}\n"
+        )
     };
     let rig = Rig::start(&policy("Replay")).await;
     rig.call(&order(r#"{"qty":1}"#)).await;

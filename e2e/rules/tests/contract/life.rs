@@ -15,13 +15,20 @@ fn text(body: &str) -> String {
 async fn statuses_that_say_done_complete_and_replay() {
     for status in [200, 201, 202, 301, 302, 303] {
         let rig = Rig::start("").await;
-        rig.far.script([Then::AnswerWith(status, text("location: /elsewhere\r\nx-made: yes\r\nset-cookie: s=1\r\n"), text(r#"{"id":"ord-9"}"#))]);
+        rig.far.script([Then::AnswerWith(
+            status,
+            text("location: /elsewhere\r\nx-made: yes\r\nset-cookie: s=1\r\n"),
+            text(r#"{"id":"ord-9"}"#),
+        )]);
         let first = rig.call(&order()).await;
         assert_eq!((first.status, first.body.as_str()), (status, r#"{"id":"ord-9"}"#));
         assert_eq!(first.header("set-cookie"), Some("s=1"));
         let second = rig.call(&order()).await;
         assert_eq!((second.status, second.body.as_str()), (status, r#"{"id":"ord-9"}"#));
-        assert_eq!((second.header("x-made"), second.header("location"), second.header("content-type")), (Some("yes"), Some("/elsewhere"), Some("application/json")));
+        assert_eq!(
+            (second.header("x-made"), second.header("location"), second.header("content-type")),
+            (Some("yes"), Some("/elsewhere"), Some("application/json"))
+        );
         assert_eq!(second.header("set-cookie"), None, "a cookie was replayed");
         assert_eq!(second.header("idempotent-replayed"), Some("true"));
         assert_eq!(rig.far.executed(), 1, "{status}");

@@ -120,7 +120,10 @@ async fn a_call_is_held_for_its_approval_as_long_as_the_rule_says() {
         };
         rig.say(gate.as_str(), "local:ada", GateVerdict::Approve).await;
     };
-    let (answer, ()) = { let call = large(); tokio::join!(rig.call(&call), approve) };
+    let (answer, ()) = {
+        let call = large();
+        tokio::join!(rig.call(&call), approve)
+    };
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(rig.far.executed(), 1);
 }
@@ -220,10 +223,8 @@ async fn retries_that_are_used_up_leave_the_effect_in_doubt() {
 
 #[tokio::test]
 async fn the_tool_s_outcome_knows_better_than_the_status() {
-    let manifests = APPROVAL.replace(
-        "volatile: [/sent_at]",
-        r#"outcome: 'response.status == 200 && response.body.rejected == true ? "Rejected" : "Default"'"#,
-    );
+    let manifests = APPROVAL
+        .replace("volatile: [/sent_at]", r#"outcome: 'response.status == 200 && response.body.rejected == true ? "Rejected" : "Default"'"#);
     let rig = Rig::start(&manifests).await;
     rig.far.script([Then::Refuse(200, r#"{"rejected":true}"#.to_owned()), Then::Answer(200, r#"{"rejected":false}"#.to_owned())]);
     let small = Call::post("/v1/orders", r#"{"id":"a","qty":1,"price":1.0}"#);

@@ -1,0 +1,99 @@
+//! COMMAND: started in the supervisor's own process group, so that the terminal and its signals are COMMAND's.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, ExitStatus};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+
+use crate::capture::redirect::Namespace;
+
+/// What shells end with when a command is not found.
+const NOT_FOUND: i32 = 127;
+/// What shells end with when a command cannot be executed.
+const NOT_EXECUTABLE: i32 = 126;
+
+/// Starts COMMAND with exactly this environment: in the namespace, or as a child like any other.
+pub(crate) fn spawn(
+    command: &[OsString],
+    env: BTreeMap<OsString, OsString>,
+    namespace: Option<Namespace>,
+) -> io::Result<Result<Child, ExitStatus>> {
+    if let Some(namespace) = namespace {
+        let env: Vec<_> = env.into_iter().collect();
+        return namespace.spawn(command, &env).map(Ok);
+    }
+    let Some((program, args)) = command.split_first() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let spawned = Command::new(program).args(args).env_clear().envs(env).spawn();
+    Ok(spawned.map_err(|error| {
+        eprintln!("kybernis: {}: {error}", program.display());
+        let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        ExitStatus::from_raw(code << 8)
+    }))
+}
+
+/// The signals that are COMMAND's to answer. Taken before COMMAND starts: from then on they must not end us.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: UnixSignal,
+    quit: UnixSignal,
+    hangup: UnixSignal,
+    terminate: UnixSignal,
+    user1: UnixSignal,
+    user2: UnixSignal,
+}
+
+impl Signals {
+    /// From now on this process goes on when they come.
+    pub(crate) fn take() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for COMMAND. What the terminal sends reaches it without us, and we only stay; what is sent to us alone is
+    /// passed on.
+    pub(crate) async fn wait(&mut self, mut child: Child) -> io::Result<ExitStatus> {
+        let handle = handle(&child)?;
+        let (tell, mut ended) = tokio::sync::oneshot::channel();
+        // A thread, not a task of the runtime: it waits as long as COMMAND lives.
+        std::thread::spawn(move || tell.send(child.wait()));
+        let pass = |signal| {
+            // COMMAND may have ended meanwhile: the handle knows, and no other process is hit.
+            let _ = pidfd_send_signal(&handle, signal);
+        };
+        loop {
+            tokio::select! {
+                status = &mut ended => return status.map_err(io::Error::other)?,
+                // The terminal sends these to the whole group: COMMAND decides what they mean.
+                _ = self.interrupt.recv() => {}
+                _ = self.quit.recv() => {}
+                _ = self.hangup.recv() => pass(Signal::HUP),
+                _ = self.terminate.recv() => pass(Signal::TERM),
+                _ = self.user1.recv() => pass(Signal::USR1),
+                _ = self.user2.recv() => pass(Signal::USR2),
+            }
+        }
+    }
+
+    /// Returns when somebody at the terminal does not want to wait any more.
+    pub(crate) async fn interrupted(&mut self) {
+        let _ = self.interrupt.recv().await;
+    }
+}
+
+fn handle(child: &Child) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}

@@ -1,0 +1,125 @@
+//! `kybernis sidecar`: the egress proxy as a process.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kybernis_sidecar::control;
+use kybernis_sidecar::serve::{Settings, Sidecar};
+
+use super::{LogArgs, Problems, asked_to_end};
+use crate::handover::{Lifeline, Purpose, Sockets};
+
+/// The settings of a sidecar.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  kybernis token --data /var/lib/kybernis --agent trader > token\n  kybernis sidecar --data ./sidecar \
+                        --bundle ./bundle --ledger https://127.0.0.1:7443 --ledger-ca /var/lib/kybernis/ledger-ca.pem --token-file token")]
+pub(crate) struct SidecarArgs {
+    /// A folder of the sidecar's own: its CA's key and its spool
+    #[arg(long, value_name = "DIR", env = "KYBERNIS_SIDECAR_DATA")]
+    data: Option<PathBuf>,
+    /// A folder that the agent reads; the roots that its clients must trust are put there
+    #[arg(long, value_name = "DIR", env = "KYBERNIS_BUNDLE")]
+    bundle: Option<PathBuf>,
+    /// A PEM file of roots that vouch for far sides beside the public ones; may be repeated
+    #[arg(long = "root", value_name = "PEM_FILE")]
+    roots: Vec<PathBuf>,
+    /// The ledger: https://HOST:PORT
+    #[arg(long, value_name = "URL", env = "KYBERNIS_LEDGER")]
+    ledger: Option<String>,
+    /// PEM of the CA that signed the ledger's certificate
+    #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_LEDGER_CA")]
+    ledger_ca: Option<PathBuf>,
+    /// The name in the ledger's certificate
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_LEDGER_NAME", default_value = kybernis_ledger::Ledger::SERVER_NAME)]
+    ledger_name: String,
+    /// A file with the token that says which workload this is
+    #[arg(long, value_name = "FILE", env = "KYBERNIS_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// How connections are caught, for the record: cooperative, redirect
+    #[arg(long, value_name = "MODE", env = "KYBERNIS_CAPTURE", default_value = "cooperative")]
+    capture: String,
+    /// Where the forward proxy listens
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_PROXY_LISTEN", default_value = "127.0.0.1:7400")]
+    proxy_listen: String,
+    /// Where redirected connections arrive
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_REDIRECT_LISTEN")]
+    redirect_listen: Option<String>,
+    /// Where probes and metrics are asked for
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN")]
+    admin_listen: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
+    /// The listeners arrive on standard input, whose end ends this process
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// Runs until asked to end.
+pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
+    let mut problems = Problems::default();
+    let filter = problems.keep("--log", args.log.filter());
+    let needed = |problems: &mut Problems, setting: &str, given: &Option<PathBuf>| {
+        if given.is_none() {
+            problems.add(format!("{setting} is missing"));
+        }
+        given.clone()
+    };
+    let data = needed(&mut problems, "--data", &args.data);
+    let bundle = needed(&mut problems, "--bundle", &args.bundle);
+    let ca = needed(&mut problems, "--ledger-ca", &args.ledger_ca);
+    let token = needed(&mut problems, "--token-file", &args.token_file);
+    if args.ledger.is_none() {
+        problems.add("--ledger is missing");
+    }
+    let (lifeline, sockets) = if args.supervised {
+        let (lifeline, sockets) = Lifeline::adopt()?;
+        (Some(lifeline), sockets)
+    } else {
+        (None, listeners(&args, &mut problems))
+    };
+    let admin = args.admin_listen.as_ref().and_then(|address| problems.listen("--admin-listen", address));
+    let complete = || Some((filter?, data?, bundle?, args.ledger.clone()?, ca?, token?));
+    let (filter, data, bundle, address, ca, token) = problems.settle(complete())?;
+    args.log.start(filter)?;
+
+    let control = control::Settings { address, server_name: args.ledger_name, ca, token, capture: args.capture };
+    let sidecar = Sidecar::start(settings(sockets, admin, data, bundle, args.roots, control)).await?;
+    let ended = tokio::select! {
+        () = sidecar.ready() => {
+            tracing::info!("the sidecar is ready");
+            asked_to_end(lifeline).await
+        }
+        asked = asked_to_end(None) => asked,
+    };
+    sidecar.stop().await;
+    ended
+}
+
+fn listeners(args: &SidecarArgs, problems: &mut Problems) -> Sockets {
+    let mut sockets = Sockets::default();
+    sockets.add_all(Purpose::Proxy, problems.listen("--proxy-listen", &args.proxy_listen));
+    let redirect = args.redirect_listen.as_ref().and_then(|address| problems.listen("--redirect-listen", address));
+    sockets.add_all(Purpose::Redirect, redirect);
+    sockets
+}
+
+fn settings(
+    mut sockets: Sockets,
+    admin: Option<std::net::TcpListener>,
+    data: PathBuf,
+    bundle: PathBuf,
+    roots: Vec<PathBuf>,
+    control: control::Settings,
+) -> Settings {
+    Settings {
+        proxy: sockets.listeners(Purpose::Proxy),
+        redirect: sockets.listeners(Purpose::Redirect),
+        dns_udp: sockets.datagrams(Purpose::DnsUdp),
+        dns_tcp: sockets.listeners(Purpose::DnsTcp),
+        admin,
+        data,
+        bundle,
+        roots,
+        control,
+    }
+}
