@@ -1,5 +1,6 @@
-//! The broker's own certification authority, new at every start, and the one leaf it signs.
+//! The broker's own certification authority, and the leaf that it signs at every start.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,38 +19,66 @@ const BACKDATED: Duration = Duration::days(1);
 /// A broker outlives no demo.
 const VALIDITY: Duration = Duration::days(30);
 
-/// Makes authority and leaf, writes the authority's certificate to `ca_out`, and returns the server's side of TLS, which
-/// offers HTTP/2 and HTTP/1.1.
-pub(crate) fn server_config(ca_out: &Path) -> Result<Arc<ServerConfig>, StartError> {
+/// Signs the leaves of brokers. Several brokers can share one, so that their clients need to trust but one.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system yields no randomness.
+    pub fn create() -> Result<Self, StartError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "Kybernis test broker CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        (params.not_before, params.not_after) = validity();
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+
+    /// Writes its certificate, whole at every instant: another broker's clients may be reading it.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), StartError> {
+        let partial = path.with_extension("partial");
+        let written = std::fs::write(&partial, &self.pem).and_then(|()| std::fs::rename(&partial, path));
+        written.map_err(|source| StartError::CaFile { path: path.into(), source })
+    }
+
+    /// The server's side of TLS under a new leaf: HTTP/1.1 and, where told, HTTP/2 before it.
+    pub(crate) fn server_config(&self, http2: bool) -> Result<Arc<ServerConfig>, StartError> {
+        let mut params = CertificateParams::new(NAMES.map(String::from))?;
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        params.subject_alt_names.extend(loopback.map(SanType::IpAddress));
+        params.distinguished_name.push(DnType::CommonName, "Kybernis test broker");
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = validity();
+        let key = KeyPair::generate()?;
+        let leaf = params.signed_by(&key, &self.issuer)?;
+
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)?;
+        let offered: &[&[u8]] = if http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+        config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}
+
+fn validity() -> (OffsetDateTime, OffsetDateTime) {
     let now = OffsetDateTime::now_utc();
-    let (not_before, not_after) = (now - BACKDATED, now + VALIDITY);
-
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name.push(DnType::CommonName, "Kybernis test broker CA");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (ca.not_before, ca.not_after) = (not_before, not_after);
-    let ca_key = KeyPair::generate()?;
-    let ca_certificate = ca.self_signed(&ca_key)?;
-    std::fs::write(ca_out, ca_certificate.pem()).map_err(|source| StartError::CaFile { path: ca_out.into(), source })?;
-    let issuer = Issuer::new(ca, ca_key);
-
-    let mut leaf = CertificateParams::new(NAMES.map(String::from))?;
-    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    leaf.subject_alt_names.extend(loopback.map(SanType::IpAddress));
-    leaf.distinguished_name.push(DnType::CommonName, "Kybernis test broker");
-    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    leaf.use_authority_key_identifier_extension = true;
-    (leaf.not_before, leaf.not_after) = (not_before, not_after);
-    let leaf_key = KeyPair::generate()?;
-    let leaf = leaf.signed_by(&leaf_key, &issuer)?;
-
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    (now - BACKDATED, now + VALIDITY)
 }

@@ -34,8 +34,12 @@ pub(crate) enum Course {
     End(Ending),
     Hang(Duration),
     GoawayBelow,
-    GoawayIncluding { answer: bool },
+    GoawayIncluding {
+        answer: bool,
+    },
     RefusedStream,
+    /// The answer, once the listening sockets are closed; then the connection is.
+    Closing,
 }
 
 /// A request's turn.
@@ -45,6 +49,8 @@ pub(crate) struct Turn {
     pub(crate) reply: Reply,
     /// Changes when whoever hangs is to be released.
     pub(crate) released: watch::Receiver<u64>,
+    /// Changes when the listening sockets have been closed.
+    pub(crate) refused: watch::Receiver<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +60,8 @@ struct State {
     requests: Vec<Received>,
     fired: Vec<Fired>,
     connections: u64,
+    /// A refusal of connections that a request called for.
+    refusal: Option<Fault>,
 }
 
 impl State {
@@ -81,6 +89,7 @@ pub(crate) struct Desk {
     /// The script's head may be another.
     scripted: Notify,
     releases: watch::Sender<u64>,
+    refusals: watch::Sender<u64>,
 }
 
 impl Desk {
@@ -122,6 +131,7 @@ impl Desk {
             state.script.clear();
             state.requests.clear();
             state.fired.clear();
+            state.refusal = None;
         });
         self.release();
     }
@@ -157,12 +167,16 @@ impl Desk {
 
     /// Takes the refusal of connections that is due, if one is.
     pub(crate) fn refusal(&self) -> Option<(Fault, Duration)> {
-        let (fault, for_ms) = self.lock().script.for_listening()?;
+        let mut state = self.lock();
+        let called_for = state.refusal.take();
+        let fault = called_for.or_else(|| state.script.for_listening())?;
+        let Then::RefuseConnection { for_ms } = fault.then else { return None };
         Some((fault, Duration::from_millis(for_ms)))
     }
 
     pub(crate) fn refused(&self, fault: Fault) {
         self.change(|state| state.fire(fault, None, None));
+        self.refusals.send_modify(|count| *count += 1);
     }
 
     /// Numbers a connection, and says what goes wrong with it at once.
@@ -212,7 +226,7 @@ impl Desk {
 
     /// Executes what is to be executed, and says what becomes of the answer.
     pub(crate) fn judge(&self, request: &Request) -> Turn {
-        let released = self.releases();
+        let (released, refused) = (self.releases(), self.refusals.subscribe());
         let named = format!("{} {}", request.method, request.path);
         let (course, reply) = self.change(|state| {
             // What is refused for want of credentials takes no fault: it is not the request that the script is about.
@@ -223,6 +237,10 @@ impl Desk {
             match draw {
                 Draw::Nothing => (Course::Answer, state.exchange.answer(request, true)),
                 Draw::NeedsHttp2(then) => (Course::Answer, Reply::Whole(needs_http2(&then, request.protocol))),
+                Draw::Fault(fault) if matches!(fault.then, Then::RefuseConnection { .. }) => {
+                    state.refusal = Some(fault);
+                    (Course::Closing, state.exchange.answer(request, true))
+                }
                 Draw::Fault(fault) => {
                     let reply = state.exchange.answer(request, fault.execute);
                     state.fire(fault.clone(), Some(request.connection), Some(named));
@@ -230,7 +248,7 @@ impl Desk {
                 }
             }
         });
-        Turn { course, reply, released }
+        Turn { course, reply, released, refused }
     }
 }
 
@@ -248,7 +266,7 @@ fn course(then: Then, reply: Reply) -> (Course, Reply) {
         Then::GoawayBelow => (Course::GoawayBelow, reply),
         Then::GoawayIncluding { answer } => (Course::GoawayIncluding { answer }, reply),
         Then::RefusedStream => (Course::RefusedStream, reply),
-        // They strike earlier, and never take a request's turn.
+        // They strike at another moment, and never make an answer.
         Then::RefuseConnection { .. } | Then::ResetConnection | Then::TlsHandshakeFailure | Then::CloseIdle => (Course::Answer, reply),
     }
 }
@@ -261,6 +279,10 @@ fn redirect(status: u16, location: &str) -> Answer {
 fn status_of(status: u16, retry_after_s: Option<u32>) -> Answer {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = Answer::error(status, status.canonical_reason().unwrap_or("an error"));
+    if status == StatusCode::UNAUTHORIZED {
+        // Without it some clients take the answer for a broken one (RFC 9110, 15.5.2).
+        answer.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if let Some(seconds) = retry_after_s {
         answer.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

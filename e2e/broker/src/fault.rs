@@ -73,7 +73,8 @@ pub enum Then {
     /// HTTP/2: the stream is reset with REFUSED_STREAM: a promise that it was not processed.
     RefusedStream,
     /// The listening sockets are really closed, so that the kernel refuses connections (ECONNREFUSED), until released or this
-    /// long has passed. Connections that are already there live on.
+    /// long has passed. Connections that are already there live on. With `on`, that request is answered and its connection
+    /// closed as soon as the sockets are; without, they are closed at once.
     RefuseConnection {
         /// Milliseconds.
         for_ms: u64,
@@ -178,23 +179,6 @@ pub enum Impossible {
 }
 
 impl Then {
-    pub(crate) const fn moment(&self) -> Moment {
-        match self {
-            Self::Answer
-            | Self::Drop
-            | Self::Reset
-            | Self::HalfAnswer { .. }
-            | Self::Hang { .. }
-            | Self::Late { .. }
-            | Self::Redirect { .. }
-            | Self::Status { .. } => Moment::Request,
-            Self::GoawayBelow | Self::GoawayIncluding { .. } | Self::RefusedStream => Moment::Http2Request,
-            Self::RefuseConnection { .. } => Moment::Listening,
-            Self::ResetConnection | Self::TlsHandshakeFailure => Moment::Connected,
-            Self::CloseIdle => Moment::FirstBytes,
-        }
-    }
-
     /// Whether the far side may have executed the order and still be telling no lie.
     const fn can_execute(&self) -> bool {
         match self {
@@ -218,6 +202,24 @@ impl Then {
 }
 
 impl Fault {
+    pub(crate) fn moment(&self) -> Moment {
+        match self.then {
+            Then::Answer
+            | Then::Drop
+            | Then::Reset
+            | Then::HalfAnswer { .. }
+            | Then::Hang { .. }
+            | Then::Late { .. }
+            | Then::Redirect { .. }
+            | Then::Status { .. } => Moment::Request,
+            Then::GoawayBelow | Then::GoawayIncluding { .. } | Then::RefusedStream => Moment::Http2Request,
+            Then::RefuseConnection { .. } if self.on.is_empty() => Moment::Listening,
+            Then::RefuseConnection { .. } => Moment::Request,
+            Then::ResetConnection | Then::TlsHandshakeFailure => Moment::Connected,
+            Then::CloseIdle => Moment::FirstBytes,
+        }
+    }
+
     /// Befalls the next request, once, and executes nothing.
     pub fn new(then: Then) -> Self {
         Self { execute: false, then, on: Filter::default(), times: Times::default() }
@@ -259,7 +261,7 @@ impl Fault {
         if self.execute && !self.then.can_execute() {
             return Err(Impossible::Execute(self.then.clone()));
         }
-        let early = !matches!(self.then.moment(), Moment::Request | Moment::Http2Request);
+        let early = !matches!(self.moment(), Moment::Request | Moment::Http2Request);
         if early && !self.on.is_empty() {
             return Err(Impossible::Filter(self.then.clone()));
         }

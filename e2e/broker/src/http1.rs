@@ -151,6 +151,12 @@ impl Connection {
                 }
                 Ok(After::End(Ending::Close))
             }
+            Course::Closing => {
+                let mut refused = turn.refused;
+                // The broker that closes its doors for good answers nobody.
+                refused.changed().await.map_err(io::Error::other)?;
+                self.reply(&turn.reply, false, shows_body, None).await
+            }
             // The script gives these to HTTP/2 alone.
             Course::GoawayBelow | Course::GoawayIncluding { .. } | Course::RefusedStream => Ok(After::End(Ending::Reset)),
         }

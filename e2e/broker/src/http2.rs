@@ -229,6 +229,13 @@ impl Stream {
                 end(&self.words, Ending::Close, Box::new(self.respond)).await;
                 Ok(())
             }
+            Course::Closing => {
+                let mut refused = turn.refused;
+                if refused.changed().await.is_ok() {
+                    goaway(&self.words, id, None).await;
+                }
+                self.reply(&turn.reply, shows_body).await
+            }
             Course::RefusedStream => {
                 self.respond.send_reset(Reason::REFUSED_STREAM);
                 Ok(())

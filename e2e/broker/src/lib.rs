@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+pub use authority::Authority;
 pub use desk::Snapshot;
 pub use fault::{Ending, Fault, Filter, Forever, Impossible, Then, Times};
 pub use journal::{Executed, Fired, Kind, Protocol, Received};
@@ -45,7 +46,7 @@ const STOP: Duration = Duration::from_secs(2);
 pub struct Settings {
     /// Where all ports are opened.
     pub bind: IpAddr,
-    /// TLS, with HTTP/2 and HTTP/1.1.
+    /// TLS.
     pub https_port: u16,
     /// Without TLS: HTTP/1.1, and HTTP/2 by prior knowledge.
     pub http_port: u16,
@@ -55,13 +56,17 @@ pub struct Settings {
     pub ca_out: PathBuf,
     /// Whether `Idempotency-Key` means anything.
     pub honours_keys: bool,
+    /// Whether HTTP/2 is offered over TLS.
+    pub http2: bool,
+    /// Who signs its certificate; a new one unless given.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Settings {
-    /// On loopback, every port chosen by the system, idempotency keys ignored.
+    /// On loopback, every port chosen by the system, idempotency keys ignored, HTTP/2 offered.
     pub fn new(ca_out: impl Into<PathBuf>) -> Self {
         let bind = Ipv4Addr::LOCALHOST.into();
-        Self { bind, https_port: 0, http_port: 0, admin_port: 0, ca_out: ca_out.into(), honours_keys: false }
+        Self { bind, https_port: 0, http_port: 0, admin_port: 0, ca_out: ca_out.into(), honours_keys: false, http2: true, authority: None }
     }
 }
 
@@ -114,7 +119,9 @@ impl Broker {
     /// # Errors
     /// When a port, the authority's file or a thread is not to be had.
     pub fn start(settings: Settings) -> Result<Self, StartError> {
-        let tls = authority::server_config(&settings.ca_out)?.into();
+        let authority = settings.authority.map_or_else(|| Authority::create().map(Arc::new), Ok)?;
+        authority.write(&settings.ca_out)?;
+        let tls = authority.server_config(settings.http2)?.into();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
         let runtime = runtime.map_err(StartError::Threads)?;
         let _context = runtime.enter();
@@ -133,6 +140,11 @@ impl Broker {
     /// The port with TLS.
     pub const fn https(&self) -> SocketAddr {
         self.https
+    }
+
+    /// Its number alone: certificates name `localhost`, and so should URLs.
+    pub const fn https_port(&self) -> u16 {
+        self.https.port()
     }
 
     /// The port without.

@@ -22,7 +22,7 @@ struct Args {
     /// Where all ports are opened
     #[arg(long, default_value = "127.0.0.1")]
     bind: IpAddr,
-    /// TLS: HTTP/2 and HTTP/1.1; 0 lets the system choose
+    /// TLS; 0 lets the system choose
     #[arg(long, default_value_t = 0)]
     https_port: u16,
     /// No TLS: HTTP/1.1, and HTTP/2 by prior knowledge
@@ -37,6 +37,9 @@ struct Args {
     /// Whether Idempotency-Key means anything
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     idempotency: Switch,
+    /// Whether HTTP/2 is offered over TLS
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    http2: Switch,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,6 +57,8 @@ fn main() -> Result<()> {
         admin_port: args.admin_port,
         ca_out: args.ca_out,
         honours_keys: args.idempotency == Switch::On,
+        http2: args.http2 == Switch::On,
+        authority: None,
     })
     .context("the broker did not start")?;
     let addresses = json!({"https": broker.https(), "http": broker.http(), "admin": broker.admin(), "ca": broker.ca_pem_path()});

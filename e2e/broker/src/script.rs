@@ -37,32 +37,31 @@ impl Script {
         self.0.iter().cloned().collect()
     }
 
-    /// The listening sockets are to be closed now, for so many milliseconds.
-    pub(crate) fn for_listening(&mut self) -> Option<(Fault, u64)> {
-        let Then::RefuseConnection { for_ms } = self.0.front()?.then else { return None };
-        Some((self.take(0), for_ms))
+    /// The listening sockets are to be closed now.
+    pub(crate) fn for_listening(&mut self) -> Option<Fault> {
+        let due = self.0.front()?.moment() == Moment::Listening;
+        due.then(|| self.take(0))
     }
 
     /// A connection arrives.
     pub(crate) fn for_connection(&mut self, secure: bool) -> Option<Fault> {
-        let then = &self.0.front()?.then;
-        let strikes = then.moment() == Moment::Connected && (secure || *then != Then::TlsHandshakeFailure);
+        let fault = self.0.front()?;
+        let strikes = fault.moment() == Moment::Connected && (secure || fault.then != Then::TlsHandshakeFailure);
         strikes.then(|| self.take(0))
     }
 
     /// The first bytes of a further request arrive on a connection.
     pub(crate) fn for_first_bytes(&mut self) -> Option<Fault> {
-        let at = self.0.iter().position(|fault| fault.then.moment() == Moment::FirstBytes)?;
+        let at = self.0.iter().position(|fault| fault.moment() == Moment::FirstBytes)?;
         Some(self.take(at))
     }
 
     /// A request has been read.
     pub(crate) fn for_request(&mut self, method: &Method, path: &str, protocol: Protocol) -> Draw {
-        let befalls =
-            |fault: &Fault| matches!(fault.then.moment(), Moment::Request | Moment::Http2Request) && fault.on.matches(method, path);
+        let befalls = |fault: &Fault| matches!(fault.moment(), Moment::Request | Moment::Http2Request) && fault.on.matches(method, path);
         match self.0.iter().position(befalls) {
             None => Draw::Nothing,
-            Some(at) if self.0[at].then.moment() == Moment::Http2Request && protocol != Protocol::Http2 => {
+            Some(at) if self.0[at].moment() == Moment::Http2Request && protocol != Protocol::Http2 => {
                 Draw::NeedsHttp2(self.0[at].then.clone())
             }
             Some(at) => Draw::Fault(self.take(at)),

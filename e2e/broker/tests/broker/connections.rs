@@ -38,6 +38,28 @@ fn a_refusal_ends_by_itself_and_connections_that_are_there_live_on() {
 }
 
 #[test]
+fn a_request_can_be_the_last_one_before_the_ports_close() {
+    for http in ["--http1.1", "--http2"] {
+        let rig = Rig::with([Fault::new(Then::RefuseConnection { for_ms: 60_000 }).on("GET", "/v1/quotes/AAPL")]);
+        assert!(curl(&rig.broker, "/v1/orders", &[http, "--data", ORDER]).status.success(), "{http}: not yet");
+        let quote = curl(&rig.broker, "/v1/quotes/AAPL", &[http]);
+        assert!(String::from_utf8_lossy(&quote.stdout).contains("190.5"), "{http}: {quote:?}");
+        assert_eq!(rig.fired(), 1, "{http}");
+        assert_eq!(curl(&rig.broker, "/v1/orders", &[http, "--data", ORDER]).status.code(), Some(7), "{http}");
+        assert_eq!(rig.executed().len(), 1, "{http}");
+    }
+}
+
+#[test]
+fn http2_is_offered_only_where_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = kybernis_broker::Settings { http2: false, ..kybernis_broker::Settings::new(folder.path().join("ca.pem")) };
+    let broker = kybernis_broker::Broker::start(settings).unwrap();
+    assert!(curl(&broker, "/healthz", &["--http2"]).status.success());
+    assert_eq!(broker.requests()[0].protocol, kybernis_broker::Protocol::Http1);
+}
+
+#[test]
 fn a_connection_is_reset_before_a_byte_of_it_is_read() {
     let rig = Rig::with([Fault::new(Then::ResetConnection)]);
     let mut stream = connect(rig.broker.http());

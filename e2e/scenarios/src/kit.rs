@@ -1,0 +1,120 @@
+//! The clients, installed: a Python environment with pinned packages, a Go binary, Java classes, in a cache outside the tree.
+
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::client::Client;
+
+/// Flags that only make a short-lived JVM start faster.
+const JAVA_FLAGS: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"];
+
+/// Everything that is needed to run the clients.
+#[derive(Clone, Debug)]
+pub struct Kit {
+    sources: PathBuf,
+    python: PathBuf,
+    go: PathBuf,
+    java: PathBuf,
+}
+
+/// What one client is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    /// Where the order goes.
+    pub url: &'a str,
+    /// The order.
+    pub body: &'a str,
+    /// Tries in all.
+    pub tries: u32,
+    /// For each.
+    pub timeout_s: f64,
+    /// Read before.
+    pub first: Option<&'a str>,
+}
+
+/// `$XDG_CACHE_HOME/kybernis` or `~/.cache/kybernis`.
+pub fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache");
+    base.unwrap_or_else(home).join("kybernis")
+}
+
+impl Kit {
+    /// Installs what is missing below `cache`, saying so. What is there stays: each part's folder is named by what it is made of.
+    ///
+    /// # Errors
+    /// When a toolchain is missing or a registry is out of reach.
+    pub fn install(cache: &Path) -> Result<Self> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients");
+        let python = part(cache, "python", &sources.join("requirements.txt"), |folder, requirements| {
+            run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+            run(Command::new(folder.join("bin/python")).args(pip).arg(requirements))
+        })?;
+        let go = part(cache, "go", &sources.join("go/main.go"), |folder, source| {
+            let module = source.parent().unwrap_or(source);
+            run(Command::new("go").args(["build", "-o"]).arg(folder.join("order")).arg(".").current_dir(module))
+        })?;
+        let java = part(cache, "java", &sources.join("java/Order.java"), |folder, source| {
+            run(Command::new("javac").arg("-d").arg(folder).arg(source))
+        })?;
+        Ok(Self { sources, python: python.join("bin/python"), go: go.join("order"), java })
+    }
+
+    /// The command line for an errand.
+    pub fn words(&self, client: Client, errand: Errand<'_>) -> Vec<OsString> {
+        let script = |program: &str, name: &str| vec![program.into(), self.sources.join(name).into_os_string()];
+        let python = |name: &str| vec![self.python.clone().into_os_string(), self.sources.join(name).into_os_string()];
+        let mut words = match client {
+            Client::Requests => python("requests_order.py"),
+            Client::Httpx => python("httpx_order.py"),
+            Client::Aiohttp => python("aiohttp_order.py"),
+            Client::Curl => script("sh", "curl_order.sh"),
+            Client::Fetch => script("node", "fetch_order.mjs"),
+            Client::Go => vec![self.go.clone().into_os_string()],
+            Client::Java => {
+                let mut words: Vec<OsString> = vec!["java".into()];
+                words.extend(JAVA_FLAGS.map(OsString::from));
+                words.extend(["-cp".into(), self.java.clone().into_os_string(), "Order".into()]);
+                words
+            }
+        };
+        words.extend([errand.url.into(), errand.body.into(), errand.tries.to_string().into(), errand.timeout_s.to_string().into()]);
+        words.extend(errand.first.map(OsString::from));
+        words
+    }
+}
+
+/// A folder made from `source` once; a half-made one is made anew.
+fn part(cache: &Path, name: &str, source: &Path, make: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<PathBuf> {
+    let bytes = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    let folder = cache.join("clients").join(format!("{name}-{:016x}", hasher.finish()));
+    let made = folder.join(".made");
+    if !made.exists() {
+        eprintln!("making the {name} clients in {}", folder.display());
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        fs::create_dir_all(&folder)?;
+        make(&folder, source)?;
+        fs::write(&made, "")?;
+    }
+    Ok(folder)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    if !output.status.success() {
+        bail!("{program} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
