@@ -104,7 +104,9 @@ impl Rig {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kybernis"));
+        // Whoever runs the tests in the background has signals ignored, and what is ignored stays so in every child.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", env!("CARGO_BIN_EXE_kybernis")]);
         command.args(args).env("KYBERNIS_DATA", self.data());
         for outer in ["KYBERNIS_POLICIES", "KYBERNIS_CAPTURE", "KYBERNIS_LOG", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
             command.env_remove(outer);
