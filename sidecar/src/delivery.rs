@@ -20,6 +20,9 @@ use crate::tcp_info::{self, SendQueue};
 const NEVER: u64 = u64::MAX;
 /// How long a connection that we closed first is kept, to learn whether the agent read to the end.
 const LINGER: Duration = Duration::from_secs(5);
+/// How often, and how many times, an agent's kernel is given the time to take the last bytes before our FIN follows them.
+const TAKEN_EVERY: Duration = Duration::from_millis(1);
+const TAKEN_LOOKS: u32 = 50;
 
 /// What became of an answer on its way to the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +115,8 @@ pub(crate) struct Facts {
     below_at_read: AtomicU64,
     /// Bytes in the kernel, and all taken, when the agent's FIN was seen.
     fin_below: AtomicU64,
+    /// Bytes in the kernel when all of them had been taken, before our own FIN joined the queue.
+    taken_below: AtomicU64,
     /// The agent's FIN was seen, whatever was still on its way to it.
     fin_seen: AtomicBool,
     /// Reset, failed, or aborted by us.
@@ -125,8 +130,8 @@ impl Facts {
 
     fn saw_fin(&self) {
         self.fin_seen.store(true, Ordering::Release);
-        if self.send_queue() == Some(SendQueue::Empty) {
-            let below = self.below.load(Ordering::Acquire);
+        let below = self.below.load(Ordering::Acquire);
+        if self.taken_below.load(Ordering::Acquire) == below || self.send_queue() == Some(SendQueue::Empty) {
             self.fin_below.store(below, Ordering::Release);
         }
     }
@@ -260,6 +265,7 @@ impl AgentIo {
             below: AtomicU64::new(0),
             below_at_read: AtomicU64::new(0),
             fin_below: AtomicU64::new(NEVER),
+            taken_below: AtomicU64::new(NEVER),
             fin_seen: AtomicBool::new(false),
             broken: AtomicBool::new(false),
         });
@@ -346,8 +352,8 @@ impl Drop for AgentIo {
         }
         // We close first. A socket closed with unread input would reset what the agent has still to read, and nobody
         // would learn whether it did: so say FIN, and wait for the agent's.
-        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Write);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Write);
             return;
         };
         let (socket, facts) = (Arc::clone(&self.socket), Arc::clone(&self.facts));
@@ -358,6 +364,15 @@ impl Drop for AgentIo {
 }
 
 async fn drain(socket: &TcpStream, facts: &Facts) {
+    // Once our FIN is in the queue, nothing tells whether it or the answer is what the agent has not taken.
+    for _ in 0..TAKEN_LOOKS {
+        if facts.send_queue() != Some(SendQueue::Pending) {
+            facts.taken_below.store(facts.below.load(Ordering::Acquire), Ordering::Release);
+            break;
+        }
+        tokio::time::sleep(TAKEN_EVERY).await;
+    }
+    let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Write);
     let mut scrap = [0; 1024];
     loop {
         if socket.readable().await.is_err() {
