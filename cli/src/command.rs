@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
@@ -14,6 +15,8 @@ use crate::capture::redirect::Namespace;
 
 /// What shells end with when a command is not found.
 const NOT_FOUND: i32 = 127;
+/// Nobody presses Ctrl-C twice within this.
+const SAME_KEYSTROKE: Duration = Duration::from_millis(300);
 /// What shells end with when a command cannot be executed.
 const NOT_EXECUTABLE: i32 = 126;
 
@@ -87,8 +90,15 @@ impl Signals {
         }
     }
 
-    /// Returns when somebody at the terminal does not want to wait any more.
+    /// Returns when somebody at the terminal does not want to wait any more. The Ctrl-C that ended COMMAND came to us
+    /// too, perhaps only just now: it is not meant.
     pub(crate) async fn interrupted(&mut self) {
+        tokio::time::sleep(SAME_KEYSTROKE).await;
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            () = std::future::ready(()) => {}
+        }
         let _ = self.interrupt.recv().await;
     }
 }

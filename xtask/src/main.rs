@@ -11,15 +11,23 @@ use std::process::ExitCode;
 
 const USAGE: &str = "cargo xtask COMMAND
 
+  codegen  write the files that follow from the types: docs/schemas
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
   test     install what the tests need, run everything, print one line of totals
   tidy     format, lints, crate purity, licences
 ";
 
+/// The test that compares the generated files writes them when it is told to.
+fn codegen() -> anyhow::Result<()> {
+    let mut command = steps::cargo(["test", "--quiet", "--package", "kybernis-rules", "the_published_schemas"]);
+    steps::run(command.env("KYB_UPDATE", "1"))
+}
+
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
+        Some("codegen") => codegen(),
         Some("demo") => demo::demo(),
         Some("mutate") => mutate::mutate(args.next().as_deref()),
         Some("test") => test::run(),

@@ -41,7 +41,7 @@ impl State {
                 }
             }
             Fact::CallerSeen { effect, fence, seen } => self.caller_seen(effect, *fence, *seen),
-            Fact::BootGone { boot } => self.boot_gone(boot, ts),
+            Fact::BootGone { boot } => self.boot_gone(boot),
             Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
             Fact::GateOpened { gate } => self.gate_opened(gate, ts),
             Fact::GateVoted { gate, person, verdict, reason } => {
@@ -194,14 +194,10 @@ impl State {
         }
     }
 
-    fn boot_gone(&mut self, boot: &BootId, ts: Timestamp) {
-        self.boots_gone.insert(boot.clone(), ts);
+    /// The callers are gone. The leases run on: a sidecar that is only cut off uses them to their end.
+    fn boot_gone(&mut self, boot: &BootId) {
         for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot) {
             effect.caller_gone |= !effect.read;
-            if effect.is_in_flight() {
-                // Nobody is left to renew it.
-                effect.lease_until = effect.lease_until.min(ts);
-            }
         }
     }
 

@@ -234,8 +234,13 @@ pub(super) fn abandon(state: &State, abandon: &Abandon, now: Timestamp) -> Outco
 pub(super) fn observe(state: &State, observe: &Observe, now: Timestamp) -> Outcome {
     let events = match observe {
         Observe::Seen { boot, observed: seen } => observed(state, boot, seen, now),
-        Observe::BootGone { boot } if state.boots_gone.contains_key(boot) => Vec::new(),
-        Observe::BootGone { boot } => vec![Event { ts: now, fact: Fact::BootGone { boot: boot.clone() } }],
+        // News each time that it leaves something behind: a sidecar that was cut off may come back and be granted more.
+        Observe::BootGone { boot } => {
+            let leaves = |effect: &Effect| effect.holder.0 == *boot && !effect.is_free() && !effect.read && !effect.caller_gone;
+            let is_news = state.effects().any(leaves);
+            let fact = || Event { ts: now, fact: Fact::BootGone { boot: boot.clone() } };
+            is_news.then(fact).into_iter().collect()
+        }
     };
     Outcome { events, ..Outcome::default() }
 }
@@ -248,7 +253,7 @@ pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: 
             let holder = &effect.holder.0;
             effect.fence == seen.fence
                 && match seen.seen {
-                    super::Seen::Read => !effect.read && (holder == boot || state.boots_gone.contains_key(holder)),
+                    super::Seen::Read => !effect.read && (holder == boot || effect.caller_gone),
                     super::Seen::CallerGone => !effect.caller_gone && holder == boot,
                 }
         })

@@ -23,7 +23,6 @@ pub struct State {
     pub(super) by_meaning: HashMap<Meaning, Vec<EffectId>>,
     pub(super) decisions: HashMap<(BootId, DecisionId), Decided>,
     pub(super) decisions_by_age: VecDeque<(Timestamp, (BootId, DecisionId))>,
-    pub(super) boots_gone: HashMap<BootId, Timestamp>,
     pub(super) gates: BTreeMap<GateId, Gate>,
     pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), GateId>,
     pub(super) runs: BTreeMap<RunId, Run>,
@@ -88,11 +87,10 @@ impl State {
         self.decisions.contains_key(&(boot.clone(), decision.clone()))
     }
 
-    /// Sidecars whose grants are in flight or whose answers may be unread, and of which nobody has said that they are gone.
+    /// Sidecars whose grants are in flight or whose answers may be unread, and which were not said to be gone since.
     pub fn boots_with_callers(&self) -> std::collections::HashSet<BootId> {
         let open = |effect: &&Effect| (effect.is_in_flight() || effect.is_unread()) && !effect.caller_gone;
-        let boots = self.effects.values().filter(open).map(|effect| effect.holder.0.clone());
-        boots.filter(|boot| !self.boots_gone.contains_key(boot)).collect()
+        self.effects.values().filter(open).map(|effect| effect.holder.0.clone()).collect()
     }
 
     /// The highest span number of `boot` on record; zero when there is none.
@@ -104,8 +102,7 @@ impl State {
     /// The lease of an effect in doubt may have been renewed just before the doubt, and a probe's "not executed" counts by
     /// its end.
     pub fn restart_leases(&mut self, now: Timestamp, lease: Millis) {
-        let gone = &self.boots_gone;
-        for effect in self.effects.values_mut().filter(|effect| !gone.contains_key(&effect.holder.0)) {
+        for effect in self.effects.values_mut() {
             match effect.state {
                 EffectState::Dispatched => effect.lease_until = now.after(lease),
                 EffectState::InDoubt { since, .. } => effect.lease_until = effect.lease_until.max(since.after(lease)),

@@ -439,6 +439,35 @@ fn a_restart_shortens_no_lease_that_a_probe_counts_by() {
 }
 
 #[test]
+fn a_sidecar_out_of_touch_keeps_its_lease_to_the_end() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&Decide { probe: Some(probe(Some(Millis::from_secs(30)))), ..order("d1") });
+    ledger.ask(&Command::Observe(Observe::BootGone { boot: BootId::new("a").unwrap() }));
+    // It may only be cut off, and still be sending.
+    ledger.pass(Millis::from_secs(29));
+    assert!(ledger.effect(&grant).is_in_flight());
+    ledger.pass(Millis::from_secs(1));
+    assert!(ledger.effect(&grant).is_in_doubt());
+    for (asked_ms, frees) in [(59_999, false), (60_000, true)] {
+        ledger.now_ms = asked_ms;
+        ledger.ask(&Command::Evidence(evidence(&grant, Finding::NotExecuted, asked_ms)));
+        assert_eq!(ledger.effect(&grant).is_free(), frees, "asked at {asked_ms}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_came_back_can_go_again() {
+    let mut ledger = Ledger::default();
+    let gone = Command::Observe(Observe::BootGone { boot: BootId::new("a").unwrap() });
+    ledger.grant(&order("d1"));
+    assert_eq!((ledger.ask(&gone).events.len(), ledger.ask(&gone).events.len()), (1, 0));
+    let second = ledger.grant(&Decide { keys: vec![KeyDigest::from_bytes([2; 32])], meaning: Meaning::from_bytes([2; 32]), ..order("d2") });
+    assert!(!ledger.effect(&second).caller_gone);
+    assert_eq!(ledger.ask(&gone).events.len(), 1);
+    assert!(ledger.effect(&second).caller_gone);
+}
+
+#[test]
 fn a_probe_that_gives_up_hands_over_to_a_person() {
     let mut ledger = Ledger::default();
     let grant = ledger.grant(&Decide { probe: Some(probe(None)), ..order("d1") });

@@ -211,7 +211,7 @@ impl World {
         let now = self.now();
         self.state.restart_leases(now, LEASE);
         for grant in &mut self.grants {
-            // A sidecar that is gone gets no new lease; what the ledger says of the others is the lease.
+            // What the ledger now says is the lease.
             if let Some(effect) = self.state.effect(&grant.effect).filter(|effect| effect.fence == grant.fence && effect.is_in_flight()) {
                 grant.lease_end = effect.lease_until;
             }
@@ -236,11 +236,6 @@ impl World {
                     for grant in self.grants.iter_mut().filter(|grant| held && grant.effect == *id && grant.fence == *fence) {
                         grant.lease_end = grant.lease_end.max(now.after(renew.lease));
                     }
-                }
-            }
-            Command::Observe(Observe::BootGone { boot }) if !outcome.events.is_empty() => {
-                for grant in self.grants.iter_mut().filter(|grant| grant.ask.boot == *boot) {
-                    grant.lease_end = grant.lease_end.min(now);
                 }
             }
             Command::Evidence(found) if found.finding == Finding::Executed => {

@@ -37,6 +37,13 @@ impl Call {
         self
     }
 
+    /// As a gRPC client labels its calls.
+    #[must_use]
+    pub fn grpc(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != "content-type");
+        self.header("content-type", "application/grpc")
+    }
+
     /// With another method.
     #[must_use]
     pub const fn method(mut self, method: &'static str) -> Self {
