@@ -50,8 +50,11 @@ pub(crate) async fn keep(mut doors: Doors, desk: Arc<Desk>) {
         if let Some((fault, for_)) = desk.refusal() {
             match refuse(doors, fault, for_, &desk).await {
                 Ok(reopened) => doors = reopened,
-                // The port was taken in between: there is no broker any more, and every test says so.
-                Err(_) => return,
+                Err(error) => {
+                    // There is no broker any more, and whoever waits for it should know why.
+                    eprintln!("the broker's ports could not be closed and opened again: {error}");
+                    return;
+                }
             }
             continue;
         }
@@ -76,6 +79,9 @@ async fn refuse(doors: Doors, fault: Fault, for_: Duration, desk: &Desk) -> io::
     let mut released = desk.releases();
     let (https_at, http_at) = (doors.https.local_addr()?, doors.http.local_addr()?);
     let Doors { https, http, tls } = doors;
+    // Closing is not enough: a process that is being started holds every socket of ours until its exec.
+    SockRef::from(&https).shutdown(std::net::Shutdown::Both)?;
+    SockRef::from(&http).shutdown(std::net::Shutdown::Both)?;
     drop((https, http));
     // Bound but not listening: nobody else gets the ports meanwhile.
     let (https, http) = (bind(https_at)?, bind(http_at)?);

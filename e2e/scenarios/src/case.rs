@@ -2,14 +2,14 @@
 
 use kybernis_broker::{Ending, Fault, Then};
 
-/// How long a client waits for one answer.
-pub const CLIENT_TIMEOUT_S: f64 = 2.5;
+/// How long a client waits for one answer: no healthy call takes so long, however busy the machine is.
+pub const CLIENT_TIMEOUT_S: f64 = 4.0;
 /// How often a client tries in all.
 pub const CLIENT_TRIES: u32 = 4;
 /// A far side that hangs does so for longer than any client waits, and for less than a repeat is held for the first (5 s).
-const HANG_MS: u64 = 4_000;
+const HANG_MS: u64 = 6_500;
 /// A late answer comes after the client's time-out, and within the time that its second try waits.
-const LATE_MS: u64 = 3_500;
+const LATE_MS: u64 = 5_500;
 /// Ports stay closed for less than a client goes on trying (0.2 + 0.4 + 0.8 s).
 const REFUSED_MS: u64 = 600;
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,9 @@ use kybernis_scenarios::manifests::Manifests;
 use kybernis_scenarios::matrix::{self, Column};
 use kybernis_scenarios::run::{Capture, Stage};
 use kybernis_scenarios::table;
+
+/// Cells between two lines of progress.
+const TELL_EVERY: usize = 100;
 
 /// Every fault × real clients, bare and under `kybernis run`, held against what was declared.
 #[derive(Parser)]
@@ -56,13 +60,18 @@ fn main() -> Result<ExitCode> {
     let stage = Stage::set(kit, kybernis, folder.path())?;
     let start = Instant::now();
     println!("{} cells, {} side by side", cells.len(), args.jobs);
+    let ended = AtomicUsize::new(0);
     let done = matrix::run(&stage, &cells, args.jobs, |at, cell| {
+        let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+        if ended.is_multiple_of(TELL_EVERY) {
+            println!("{ended} of {} cells, {:.0} s", cells.len(), start.elapsed().as_secs_f64());
+        }
         for wrong in cell.mismatches() {
             println!("order-{at}: {}: {wrong}", cell.cell);
         }
     })?;
 
-    println!("\n{}", table::render(&done));
+    println!("\n{}\n{}", table::render(&done), table::totals(&done));
     let wrong = done.iter().filter(|cell| !cell.mismatches().is_empty()).count();
     println!("{} cells as declared, {wrong} not, in {:.0} s", done.len() - wrong, start.elapsed().as_secs_f64());
     if wrong > 0 {

@@ -57,6 +57,30 @@ pub fn render(done: &[Done]) -> String {
     text + "\n" + LEGEND + "\n"
 }
 
+/// One line for each way to run: what was ordered, and what the far side executed.
+pub fn totals(done: &[Done]) -> String {
+    let kind = |one: &Done| match one.cell.column {
+        Column::Bare => "bare",
+        Column::Governed(..) if one.cell.escapes() => "Cooperative, around it",
+        Column::Governed(capture, _) => capture.name(),
+    };
+    let mut text = String::new();
+    for name in ["bare", Capture::Redirect.name(), Capture::Cooperative.name(), "Cooperative, around it"] {
+        let executions: Vec<usize> =
+            done.iter().filter(|one| kind(one) == name).filter_map(|one| one.observed.as_ref().ok()).map(|seen| seen.executions).collect();
+        if executions.is_empty() {
+            continue;
+        }
+        let twice = executions.iter().filter(|count| **count > 1).count();
+        text.push_str(&format!(
+            "{name:<23} {:>5} orders meant, {:>5} executed, {twice:>4} of them more than once\n",
+            executions.len(),
+            executions.iter().sum::<usize>()
+        ));
+    }
+    text
+}
+
 fn shown(done: &Done) -> String {
     let wrong = if done.mismatches().is_empty() { "" } else { " !" };
     let Ok(observed) = &done.observed else { return "!".to_owned() };

@@ -51,6 +51,29 @@ fn a_request_can_be_the_last_one_before_the_ports_close() {
 }
 
 #[test]
+fn ports_close_and_open_while_processes_are_being_started() {
+    let rig = Rig::start();
+    let busy = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while busy.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let fired = (1..=50).all(|round| {
+            rig.broker.script([Fault::new(Then::RefuseConnection { for_ms: 0 })]).unwrap();
+            rig.broker.wait_until(PATIENCE, |now| now.fired.len() == round).is_ok()
+        });
+        busy.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(fired, "only {} times", rig.fired());
+    });
+    let again = curl(&rig.broker, "/healthz", &["--retry", "20", "--retry-connrefused", "--retry-delay", "1"]);
+    assert!(again.status.success(), "{again:?}");
+}
+
+#[test]
 fn http2_is_offered_only_where_told() {
     let folder = tempfile::tempdir().unwrap();
     let settings = kybernis_broker::Settings { http2: false, ..kybernis_broker::Settings::new(folder.path().join("ca.pem")) };
