@@ -204,13 +204,10 @@ fn capture(wanted: Option<Mode>, settings: &Settings) -> anyhow::Result<(Capturi
                 return Ok((capturing, sockets, Some(namespace)));
             }
             Err(why) if wanted == Some(Mode::Redirect) => return Err(why.into()),
-            Err(why) => eprintln!(
-                "kybernis: {why}\nkybernis: FALLING BACK to capture Cooperative, which cannot catch {}; --capture Cooperative \
-                 chooses it without this message",
-                Capture::ESCAPES
-            ),
+            Err(why) => eprintln!("kybernis: {why}\nkybernis: FALLING BACK to capture Cooperative"),
         }
     }
+    eprintln!("kybernis: capture Cooperative cannot catch {}", Capture::ESCAPES);
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (capturing, sockets) = Capturing::cooperative(any_port).context("no port for the proxy")?;
     Ok((capturing, sockets, None))

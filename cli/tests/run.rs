@@ -104,7 +104,9 @@ impl Rig {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kybernis"));
+        // Whoever runs the tests in the background has signals ignored, and what is ignored stays so in every child.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", env!("CARGO_BIN_EXE_kybernis")]);
         command.args(args).env("KYBERNIS_DATA", self.data());
         for outer in ["KYBERNIS_POLICIES", "KYBERNIS_CAPTURE", "KYBERNIS_LOG", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"] {
             command.env_remove(outer);
@@ -477,8 +479,11 @@ fn where_redirect_is_not_to_be_had_it_is_said_and_cooperative_named() {
     assert_eq!(far.heard().len(), 0);
     let fallen_back = run(&[]);
     assert_eq!(text(&fallen_back.stdout), "200\n", "{}", text(&fallen_back.stderr));
-    for part in ["FALLING BACK to capture Cooperative", "Node's fetch", "Go towards loopback", "aiohttp"] {
-        assert!(text(&fallen_back.stderr).contains(part), "{part}");
+    let chosen = rig.script(&["--capture", "Cooperative"], "true");
+    assert!(text(&fallen_back.stderr).contains("FALLING BACK to capture Cooperative"));
+    assert!(!text(&chosen.stderr).contains("FALLING BACK"));
+    for part in ["Node's fetch", "Go towards loopback", "aiohttp"] {
+        assert!(text(&fallen_back.stderr).contains(part) && text(&chosen.stderr).contains(part), "{part}");
     }
 }
 

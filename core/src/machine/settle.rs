@@ -253,7 +253,7 @@ pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: 
             let holder = &effect.holder.0;
             effect.fence == seen.fence
                 && match seen.seen {
-                    super::Seen::Read => !effect.read && (holder == boot || state.boots_gone.contains_key(holder)),
+                    super::Seen::Read => !effect.read && (holder == boot || effect.caller_gone),
                     super::Seen::CallerGone => !effect.caller_gone && holder == boot,
                 }
         })

@@ -86,7 +86,9 @@ pub(crate) fn never_free_without_proof(t: &Transition<'_>) -> Result<(), String>
             Command::DecideGate(vote) => {
                 vote.verdict == GateVerdict::NotExecuted && before.is_in_doubt() && before.resolution.as_ref() == Some(&vote.gate)
             }
-            Command::Decide(_) | Command::Renew(_) | Command::Observe(_) | Command::Spans(_) | Command::Expire => false,
+            Command::Decide(_) | Command::Renew(_) | Command::Observe(_) | Command::Spans(_) | Command::EnterRun(_) | Command::Expire => {
+                false
+            }
         };
         check(proven, || {
             format!(
