@@ -1,5 +1,6 @@
 //! The project's chores: `cargo xtask test`, `tidy`, `demo`, `bench`. Wires subcommands to their modules and nothing else.
 
+mod bench;
 mod demo;
 mod mutate;
 mod steps;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "cargo xtask COMMAND
 
+  bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
   codegen  write the files that follow from the types: docs/schemas
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
@@ -27,6 +29,7 @@ fn codegen() -> anyhow::Result<()> {
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
+        Some("bench") => bench::bench(args.next().as_deref()),
         Some("codegen") => codegen(),
         Some("demo") => demo::demo(),
         Some("mutate") => mutate::mutate(args.next().as_deref()),

@@ -1,0 +1,109 @@
+//! The roles as processes: started, told apart by CPU and memory, and gone with whoever started them.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+/// Says where this process listens, on one line of standard output.
+pub(crate) fn announce(addresses: &[SocketAddr]) {
+    let words: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    println!("{}", words.join(" "));
+}
+
+/// Returns when standard input ends, which the parent holds open as long as it lives.
+pub(crate) async fn until_orphaned() {
+    let (orphaned, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own, which does nothing but wait: the runtime's are for work.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(orphaned);
+    });
+    let _ = wait.await;
+}
+
+/// A child that dies with this value.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: Pid,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a program of the product's.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let child = command.kill_on_drop(true).spawn().with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).context("the process has no id")?;
+        Ok(Self { pid: Pid::from_raw(pid), child })
+    }
+
+    /// Starts another role of this program; returns the addresses that it announces.
+    pub(crate) async fn role(args: &[&str]) -> Result<(Self, Vec<SocketAddr>)> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut process = Self::start(command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let out = process.child.stdout.take().context("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line).await?;
+        let addresses: Vec<SocketAddr> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            bail!("{args:?} did not start");
+        }
+        Ok((process, addresses))
+    }
+
+    /// CPU time since its start, of all its threads, those that are gone included.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        Ok(ClockId::pid_cpu_clock_id(self.pid)?.now()?.into())
+    }
+
+    /// Resident memory now, in bytes.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// Most resident memory since [`Process::forget_peak`], in bytes.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// Begins a new peak.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.pid), "5")?)
+    }
+
+    fn status(&self, field: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the process has ended")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Ends it in an orderly way.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        nix::sys::signal::kill(self.pid, nix::sys::signal::Signal::SIGTERM)?;
+        self.child.wait().await?;
+        Ok(())
+    }
+}
+
+/// An address that nobody listens on now.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// What a program prints.
+pub(crate) async fn output(program: &Path, args: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(args).stderr(Stdio::inherit()).output().await?;
+    if !output.status.success() {
+        bail!("{} {} ended with {}", program.display(), args.join(" "), output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: builds the product and its baselines with the same flags, and measures one against the other.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::steps::{cargo, root, run, step, target};
+
+/// The page that keeps the table of a whole run.
+const PAGE: &str = "docs/benchmarks.md";
+
+/// Measures everything and renews the page; `only` one part, and the page stays.
+pub(crate) fn bench(only: Option<&str>) -> Result<()> {
+    let build = || run(&mut cargo(["build", "--release", "--package", "kybernis-cli", "--package", "kybernis-bench"]));
+    step("build", build)?;
+    let programs = target().join("release");
+    let mut bench = Command::new(programs.join("kybernis-bench"));
+    // The folder of the run's data lies where the programs do: on a disk, and not in memory as /tmp may.
+    bench.arg("run").arg("--kybernis").arg(programs.join("kybernis")).arg("--data").arg(&programs);
+    match only {
+        Some(part) => bench.args(["--only", part]),
+        None => bench.arg("--page").arg(root().join(PAGE)),
+    };
+    step("bench", || match bench.status()?.code() {
+        Some(0) => Ok(()),
+        Some(1) => bail!("a gate is missed by more than half as much again"),
+        _ => bail!("the bench did not come to its end"),
+    })
+}
