@@ -1,10 +1,12 @@
 //! The real machine with its journal, and a view of it by which two worlds are told apart.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use kybernis_core::machine::{Action, Command, EffectState, Entropy, Event, Outcome, Reply, State, apply};
+use kybernis_core::ids::{BootId, DecisionId};
+use kybernis_core::machine::{Action, Command, EffectState, Entropy, Event, Fact, Outcome, Reply, State, apply};
 use kybernis_core::time::{Millis, Timestamp};
 
 /// Time goes in steps of one lease.
@@ -15,7 +17,10 @@ pub(crate) const TICK: Millis = Millis::from_secs(30);
 pub(crate) struct Ledger {
     pub(crate) state: Arc<State>,
     journal: Arc<Vec<Event>>,
-    view: String,
+    /// Decisions that led to a grant or were given up before.
+    decided: BTreeSet<(BootId, DecisionId, bool)>,
+    /// Two hashes of the view: a collision would merge two worlds.
+    view: [u64; 2],
 }
 
 impl Ledger {
@@ -32,6 +37,13 @@ impl Ledger {
             for action in &actions {
                 if let Action::Probe { effect, .. } = action {
                     state.note_probe(effect, now);
+                }
+            }
+            for event in &events {
+                match &event.fact {
+                    Fact::EffectGranted { boot, decision, .. } => _ = self.decided.insert((boot.clone(), decision.clone(), true)),
+                    Fact::DecisionAbandoned { boot, decision } => _ = self.decided.insert((boot.clone(), decision.clone(), false)),
+                    _ => {}
                 }
             }
             Arc::make_mut(&mut self.journal).extend(events);
@@ -58,7 +70,7 @@ impl Ledger {
     /// Everything that a later command could depend on, less the runs' hash chains, which differ between histories that
     /// are the same in all else.
     fn look(&mut self) {
-        let mut view = String::new();
+        let mut view = format!("{:?}", self.decided);
         let mut effects: Vec<_> = self.state.effects().collect();
         effects.sort_by(|a, b| a.spec.effect.cmp(&b.spec.effect));
         for effect in effects {
@@ -75,7 +87,11 @@ impl Ledger {
         for gate in self.state.gates() {
             let _ = write!(view, "{}{:?}{};", gate.spec.gate, gate.phase, gate.votes.len());
         }
-        self.view = view;
+        self.view = [1_u64, 2].map(|salt| {
+            let mut hasher = DefaultHasher::new();
+            (salt, &view).hash(&mut hasher);
+            hasher.finish()
+        });
     }
 }
 

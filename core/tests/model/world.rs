@@ -36,7 +36,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { calls: [2, 1], faults: 1, last_call: 1, end: 4, probe: false, careless: false }
+        Self { calls: [2, 1], faults: 1, last_call: 2, end: 3, probe: false, careless: false }
     }
 }
 
@@ -210,6 +210,13 @@ impl World {
         }
     }
 
+    /// Nothing more can happen.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let mut actions = Vec::new();
+        self.actions(&mut actions);
+        actions.is_empty()
+    }
+
     /// Everything that may happen next.
     pub(crate) fn actions(&self, into: &mut Vec<Action>) {
         for caller in 0..2 {
@@ -218,7 +225,9 @@ impl World {
         for (fence, _) in &self.far.adrift {
             into.extend([Action::AdriftIsExecuted(*fence), Action::AdriftIsGone(*fence)]);
         }
-        into.extend((0..self.late.len()).map(Action::LateArrives));
+        // What a late Decide is granted must end before the world does.
+        let arrives = |late: &Late| !matches!(late, Late::Decide { .. }) || self.clock < self.limits.end;
+        into.extend(self.late.iter().enumerate().filter(|(_, late)| arrives(late)).map(|(n, _)| Action::LateArrives(n)));
         let on_the_wire = self.callers.iter().filter_map(|caller| match &caller.phase {
             Phase::Sent { until, exchange: Exchange::Travelling, .. } => Some(*until),
             _ => None,
@@ -230,7 +239,7 @@ impl World {
         if self.ledger.is_due(self.clock) && self.probe.is_none() {
             into.push(Action::Expire);
         }
-        if self.limits.faults > 0 && self.clock + 1 < self.limits.end && self.ledger.state.effects().next().is_some() {
+        if self.limits.faults > 0 && self.clock < self.limits.end && self.ledger.state.effects().next().is_some() {
             into.push(Action::Restart);
         }
         match &self.probe {
