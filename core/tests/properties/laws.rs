@@ -266,11 +266,12 @@ pub(crate) fn approvals_are_used_once(t: &Transition<'_>) -> Result<(), String> 
         let is_given_back = after
             .is_some_and(|after| matches!(after.state, EffectState::NotSent { .. }) && after.fence == before.fence && !before.is_free());
         let is_past = gate.spec.expires_at.is_some_and(|end| t.now >= end);
-        let due = match gate.used_by.is_empty() {
-            true if is_past => GatePhase::Expired,
-            true => GatePhase::Approved,
-            // Another effect has used it too, after a wrong word.
-            false => GatePhase::Consumed,
+        // After a wrong word, another effect may have used it too.
+        let used_elsewhere = |other: &Effect| !other.is_free() && other.spec.approval == before.spec.approval && other.spec.effect != *id;
+        let due = match (t.after.effects().any(used_elsewhere), is_past) {
+            (true, _) => GatePhase::Consumed,
+            (false, true) => GatePhase::Expired,
+            (false, false) => GatePhase::Approved,
         };
         check(!is_given_back || gate.phase == due, || format!("{id} was not sent, and its approval was not given back: {:?}", gate.phase))?;
     }
@@ -332,6 +333,31 @@ pub(crate) fn doubt_blocks(t: &Transition<'_>) -> Result<(), String> {
     let near = |effect: &&Effect| effect.spec.run == ask.run || effect.caller_gone;
     let meets = |effect: &Effect| effect.is_in_flight() || (effect.is_unread() && effect.spec.principal == ask.principal);
     check(!others.filter(near).any(meets), || "granted although a call that means the same is in flight or unread".to_owned())
+}
+
+pub(crate) fn keys_name_one_request(t: &Transition<'_>) -> Result<(), String> {
+    let Command::Decide(ask) = &t.command else { return Ok(()) };
+    if t.before.has_decided(&ask.boot, &ask.decision) {
+        return Ok(());
+    }
+    let differs = |effect: &&Effect| {
+        let other_body = matches!((effect.spec.fingerprint, ask.fingerprint), (Some(first), Some(second)) if first != second);
+        other_body || effect.spec.principal != ask.principal
+    };
+    let mut held = ask.keys.iter().filter_map(|key| t.before.by_key(key)).filter(|effect| !effect.is_free());
+    let told = match &t.outcome.reply {
+        Reply::Refuse(refuse) => matches!(refuse.code, Code::IdempotencyKeyReused | Code::EffectInDoubt | Code::RunForeign),
+        _ => false,
+    };
+    check(told || held.find(differs).is_none(), || "another body or principal under a key was not refused".to_owned())
+}
+
+pub(crate) fn given_up_is_never_granted(t: &Transition<'_>) -> Result<(), String> {
+    let Command::Decide(ask) = &t.command else { return Ok(()) };
+    // Beyond the ledger's memory of decisions nobody asks again.
+    let first_heard = t.world.given_up.get(&(ask.boot.clone(), ask.decision.clone()));
+    let given_up = first_heard.is_some_and(|at| t.now.since(*at) <= DECISION_MEMORY);
+    check(!given_up || t.new_grant().is_none(), || "a decision that was given up was granted".to_owned())
 }
 
 pub(crate) fn runs_have_one_owner(t: &Transition<'_>) -> Result<(), String> {

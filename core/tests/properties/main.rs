@@ -102,6 +102,16 @@ fn an_effect_in_doubt_blocks_what_means_the_same_in_any_run_of_its_agent() {
 }
 
 #[test]
+fn another_body_or_principal_under_a_key_is_refused() {
+    always(laws::keys_name_one_request);
+}
+
+#[test]
+fn a_decision_that_was_given_up_is_never_granted() {
+    always(laws::given_up_is_never_granted);
+}
+
+#[test]
 fn a_stranger_s_run_is_refused() {
     always(laws::runs_have_one_owner);
 }

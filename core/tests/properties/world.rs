@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use kybernis_core::ids::{EffectId, GateId, SpanId};
+use kybernis_core::ids::{BootId, DecisionId, EffectId, GateId, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanEnd, SpanStatus};
 use kybernis_core::machine::*;
 use kybernis_core::reason::Code;
@@ -36,6 +36,9 @@ pub(crate) struct World {
     pub(crate) journal: Vec<Event>,
     pub(crate) asks: Vec<Decide>,
     pub(crate) grants: Vec<Granted>,
+    /// Decisions that their sidecar has abandoned, and when the ledger first heard of them.
+    pub(crate) given_up: BTreeMap<(BootId, DecisionId), Timestamp>,
+    first_heard: BTreeMap<(BootId, DecisionId), Timestamp>,
     now_ms: u64,
     spent: u64,
 }
@@ -221,6 +224,7 @@ impl World {
     fn look_on(&mut self, before: &State, command: &Command, outcome: &Outcome, now: Timestamp) {
         match command {
             Command::Decide(ask) => {
+                self.first_heard.entry((ask.boot.clone(), ask.decision.clone())).or_insert(now);
                 if let Reply::Grant(grant) = &outcome.reply
                     && !outcome.events.is_empty()
                 {
@@ -228,6 +232,11 @@ impl World {
                     let lease_end = now.after(ask.lease);
                     self.grants.push(Granted { effect, fence, ask: ask.clone(), lease_end, first_answer: None, proven_late: false });
                 }
+            }
+            Command::Abandon(abandon) => {
+                let decision = (abandon.boot.clone(), abandon.decision.clone());
+                let first_heard = *self.first_heard.entry(decision.clone()).or_insert(now);
+                self.given_up.insert(decision, first_heard);
             }
             Command::Renew(renew) => {
                 self.state.extend_leases(renew, now);
@@ -271,7 +280,7 @@ fn observation(grant: &Granted, seen: Seen) -> Observation {
     Observation { effect: grant.effect.clone(), fence: grant.fence, seen }
 }
 
-fn settle(grant: &Granted, boot: kybernis_core::ids::BootId, word: Word) -> Settle {
+fn settle(grant: &Granted, boot: BootId, word: Word) -> Settle {
     let outcome = match word {
         Word::Completed(n) => SettleOutcome::Completed(StoredAnswer {
             status: 200 + u16::from(n),

@@ -1,18 +1,21 @@
 //! Two callers with a sidecar each, the network, the far side, a probe and a person: what each may do next.
 
+mod actions;
+mod wire;
+
 use std::collections::BTreeSet;
 
-use kybernis_core::ids::{
-    AgentId, BodyDigest, BootId, DecisionId, Fingerprint, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RunId, SpanId, ToolName,
-};
+use kybernis_core::ids::PersonId;
 use kybernis_core::machine::{
-    Abandon, Action as Errand, Command, Decide, DecideGate, DerivedMode, DoubtCause, Evidence, Fence, Finding, Gate, GateVerdict, Grant,
-    KeyLevel, NotSentProof, Observe, ProbePlan, Renew, Reply, Settle, SettleOutcome, StoredAnswer,
+    Abandon, Action as Errand, Command, DecideGate, DoubtCause, Evidence, Fence, Finding, Gate, GateVerdict, NotSentProof, Observe, Renew,
+    Reply, Settle, SettleOutcome,
 };
 use kybernis_core::reason::Code;
 use kybernis_core::time::Millis;
 
 use crate::ledger::{Ledger, TICK, at};
+pub(crate) use actions::Action;
+use wire::{answer, boot, decision, permit};
 
 /// Ticks after the end of its lease within which a request that is still on the wire is executed or gone.
 const HORIZON: u8 = 1;
@@ -148,50 +151,6 @@ pub(crate) struct FarSide {
     adrift: BTreeSet<(Fence, u8)>,
 }
 
-/// One thing that may happen next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Action {
-    /// The sidecar asks, and hears the answer.
-    Ask(u8),
-    /// The sidecar asks, and the answer is lost.
-    AskAndLoseTheReply(u8),
-    /// The Decide is held up on its way.
-    AskLate(u8),
-    /// The sidecar asks no more, and spools that it gave up.
-    GiveUp(u8),
-    /// The first byte goes out.
-    Send(u8),
-    /// The connection cannot be made, or the permit is too old.
-    CannotSend(u8),
-    FarExecutes(u8),
-    FarRefuses(u8),
-    /// The answer is read to its end.
-    Answer(u8),
-    /// The connection breaks; the request goes on by itself.
-    Break(u8),
-    /// The connection breaks, and the request is gone.
-    BreakAndLose(u8),
-    Renew(u8),
-    /// The outcome reaches the ledger.
-    Settle(u8),
-    /// The outcome reaches the ledger, and the sidecar does not hear that.
-    SettleAndLoseTheReply(u8),
-    /// The sidecar dies; what it had spooled comes later.
-    Crash(u8, bool),
-    /// The ledger takes a sidecar for dead that is only cut off.
-    Suspect(u8),
-    AdriftIsExecuted(Fence),
-    AdriftIsGone(Fence),
-    LateArrives(usize),
-    Tick,
-    Expire,
-    Restart,
-    ProbeLooks,
-    ProbeIsLost,
-    ProbeAnswers,
-    PersonSays(bool),
-}
-
 impl World {
     pub(crate) fn new(limits: Limits) -> Self {
         let caller = Caller { calls: 0, life: 0, phase: Phase::Idle, last: Told::Nothing };
@@ -207,103 +166,6 @@ impl World {
             refused_late: false,
             late_word: false,
             freed_by_probe: false,
-        }
-    }
-
-    /// Nothing more can happen.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        let mut actions = Vec::new();
-        self.actions(&mut actions);
-        actions.is_empty()
-    }
-
-    /// Everything that may happen next.
-    pub(crate) fn actions(&self, into: &mut Vec<Action>) {
-        for caller in 0..2 {
-            self.actions_of(caller, into);
-        }
-        for (fence, _) in &self.far.adrift {
-            into.extend([Action::AdriftIsExecuted(*fence), Action::AdriftIsGone(*fence)]);
-        }
-        // What a late Decide is granted must end before the world does.
-        let arrives = |late: &Late| !matches!(late, Late::Decide { .. }) || self.clock < self.limits.end;
-        into.extend(self.late.iter().enumerate().filter(|(_, late)| arrives(late)).map(|(n, _)| Action::LateArrives(n)));
-        let on_the_wire = self.callers.iter().filter_map(|caller| match &caller.phase {
-            Phase::Sent { until, exchange: Exchange::Travelling, .. } => Some(*until),
-            _ => None,
-        });
-        let must_end = on_the_wire.chain(self.far.adrift.iter().map(|(_, until)| *until)).min();
-        if self.clock < self.limits.end && must_end.is_none_or(|until| self.clock + 1 < until) {
-            into.push(Action::Tick);
-        }
-        if self.ledger.is_due(self.clock) && self.probe.is_none() {
-            into.push(Action::Expire);
-        }
-        if self.limits.faults > 0 && self.clock < self.limits.end && self.ledger.state.effects().next().is_some() {
-            into.push(Action::Restart);
-        }
-        match &self.probe {
-            Some(Probe::Asked { .. }) => into.extend([Action::ProbeLooks, Action::ProbeIsLost]),
-            Some(Probe::Found { .. }) => into.push(Action::ProbeAnswers),
-            None => {}
-        }
-        if self.open_gate().is_some() {
-            // A careful person waits until nothing is on its way any more, and looks.
-            if self.is_quiet() {
-                into.push(Action::PersonSays(!self.far.executed.is_empty()));
-            }
-            if self.limits.careless && self.wrong_words == 0 {
-                into.push(Action::PersonSays(false));
-            }
-        }
-    }
-
-    fn actions_of(&self, c: u8, into: &mut Vec<Action>) {
-        let caller = &self.callers[usize::from(c)];
-        match &caller.phase {
-            Phase::Idle => {
-                if caller.calls < self.limits.calls[usize::from(c)] && self.clock <= self.limits.last_call {
-                    into.push(Action::Ask(c));
-                    if self.limits.faults > 0 {
-                        into.extend([Action::AskAndLoseTheReply(c), Action::AskLate(c)]);
-                    }
-                }
-                return;
-            }
-            Phase::Asking(_) => {
-                into.push(Action::GiveUp(c));
-                if self.clock <= self.limits.last_call {
-                    into.push(Action::Ask(c));
-                }
-            }
-            Phase::Holding(_, since) => {
-                into.push(Action::CannotSend(c));
-                if self.clock == *since {
-                    into.push(Action::Send(c));
-                }
-            }
-            Phase::Sent { exchange, until, .. } => {
-                into.push(Action::Break(c));
-                match exchange {
-                    Exchange::Travelling => into.extend([Action::FarExecutes(c), Action::FarRefuses(c), Action::BreakAndLose(c)]),
-                    Exchange::Executed | Exchange::Refused => into.push(Action::Answer(c)),
-                }
-                if self.clock <= self.limits.last_call && *until < self.clock + 1 + HORIZON {
-                    into.push(Action::Renew(c));
-                }
-            }
-            Phase::Over(..) => {
-                into.push(Action::Settle(c));
-                if self.limits.faults > 0 {
-                    into.push(Action::SettleAndLoseTheReply(c));
-                }
-                if self.limits.faults > 0 {
-                    into.push(Action::Crash(c, true));
-                }
-            }
-        }
-        if self.limits.faults > 0 {
-            into.extend([Action::Crash(c, false), Action::Suspect(c)]);
         }
     }
 
@@ -546,50 +408,12 @@ impl World {
 
     fn person_says(&mut self, executed: bool) -> Option<()> {
         let gate = self.open_gate()?.spec.gate.clone();
-        let is_wrong = !executed && !(self.is_quiet() && self.far.executed.is_empty());
+        let is_wrong = !(executed || self.is_quiet() && self.far.executed.is_empty());
         self.wrong_words += u8::from(is_wrong);
         let verdict = if executed { GateVerdict::Executed } else { GateVerdict::NotExecuted };
         let person = PersonId::new("ada").unwrap();
         self.tell(&Command::DecideGate(Box::new(DecideGate { gate, digest: None, person, verdict, reason: String::new() })));
         Some(())
-    }
-
-    fn decide(&self, c: u8, life: u8, call: u8) -> Command {
-        let probe = ProbePlan {
-            sealed: String::new(),
-            initial_delay: Millis::new(0),
-            interval: TICK,
-            settle_horizon: Some(Millis::new(TICK.get() * u64::from(HORIZON))),
-            give_up_after: Millis::new(TICK.get() * 3),
-        };
-        Command::Decide(Box::new(Decide {
-            boot: boot(c, life),
-            decision: decision(c, call),
-            agent: AgentId::new("trader").unwrap(),
-            run: RunId::new(&format!("run-{c}")).unwrap(),
-            explicit_run: false,
-            span: SpanId::new(&format!("span-{c}-{call}")).unwrap(),
-            parent_span: None,
-            tool: ToolName::new("broker-orders").unwrap(),
-            action: "POST broker.example.com/v1/orders".to_owned(),
-            level: KeyLevel::Tool,
-            keys: vec![KeyDigest::from_bytes([1; 32])],
-            key_hint: String::new(),
-            meaning: Meaning::from_bytes([1; 32]),
-            fingerprint: Some(Fingerprint::from_bytes([1; 32])),
-            principal: Principal::from_bytes([1; 32]),
-            derived: DerivedMode::Default,
-            derived_window: Millis::from_secs(600),
-            retention: Millis::from_secs(72 * 3600),
-            probe: self.limits.probe.then_some(probe),
-            policy: PolicyDigest::from_bytes([9; 32]),
-            policy_id: String::new(),
-            approval: None,
-            attempt: 1,
-            observed: Vec::new(),
-            lease: TICK,
-            patience_over: true,
-        }))
     }
 }
 
@@ -600,21 +424,4 @@ impl Caller {
         self.phase = Phase::Idle;
         self.last = told;
     }
-}
-
-fn permit(grant: &Grant) -> Permit {
-    Permit { effect: grant.effect.clone(), fence: grant.fence }
-}
-
-fn boot(caller: u8, life: u8) -> BootId {
-    BootId::new(&format!("boot-{caller}-{life}")).unwrap()
-}
-
-fn decision(caller: u8, call: u8) -> DecisionId {
-    DecisionId::new(&format!("decision-{caller}-{call}")).unwrap()
-}
-
-fn answer() -> StoredAnswer {
-    let digest = BodyDigest::from_bytes([7; 32]);
-    StoredAnswer { status: 201, headers: Vec::new(), trailers: Vec::new(), digest, len: 20, stored: true }
 }
