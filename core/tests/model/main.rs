@@ -56,7 +56,8 @@ fn is_settled_or_visibly_in_doubt_at_rest(_: &Orders, world: &World) -> bool {
     }
     let state = &world.ledger.state;
     let visible = |effect: &kybernis_core::machine::Effect| match &effect.state {
-        EffectState::Dispatched => false,
+        // Where the explored time ends, a lease may still be running.
+        EffectState::Dispatched => world.ledger.state.last_ts() < effect.lease_until,
         EffectState::InDoubt { .. } => {
             let asked = effect.resolution.as_ref().and_then(|gate| state.gate(gate)).is_some_and(|gate| gate.phase == GatePhase::Pending);
             asked || effect.spec.probe.is_some()
