@@ -245,8 +245,8 @@ pub(super) fn observe(state: &State, observe: &Observe, now: Timestamp) -> Outco
     Outcome { events, ..Outcome::default() }
 }
 
-/// The observations that say something new about grants of this boot; a later boot may have given the answer of one that is
-/// gone to a caller that read it.
+/// The observations that say something new about grants of this boot; where the first caller is gone, another boot may have
+/// given its answer to one that read it.
 pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: Timestamp) -> Vec<Event> {
     let is_news = |seen: &&Observation| {
         state.effect(&seen.effect).is_some_and(|effect| {
