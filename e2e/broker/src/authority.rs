@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::ServerConfig;
@@ -49,7 +50,10 @@ impl Authority {
 
     /// Writes its certificate, whole at every instant: another broker's clients may be reading it.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StartError> {
-        let partial = path.with_extension("partial");
+        // Brokers that start at the same instant share the path, not the draft.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let draft = format!("{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let partial = path.with_extension(draft);
         let written = std::fs::write(&partial, &self.pem).and_then(|()| std::fs::rename(&partial, path));
         written.map_err(|source| StartError::CaFile { path: path.into(), source })
     }
