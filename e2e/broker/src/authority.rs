@@ -48,12 +48,10 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Writes its certificate, whole at every instant: another broker's clients may be reading it.
+    /// Writes its certificate, whole at every instant: another broker's clients may be reading it, and that broker writing.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StartError> {
-        // Brokers that start at the same instant share the path, not the draft.
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let draft = format!("{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let partial = path.with_extension(draft);
+        let partial = path.with_extension(format!("{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let written = std::fs::write(&partial, &self.pem).and_then(|()| std::fs::rename(&partial, path));
         written.map_err(|source| StartError::CaFile { path: path.into(), source })
     }
