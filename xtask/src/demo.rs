@@ -9,7 +9,7 @@ use crate::steps::{cache, cargo, run, step, target};
 use crate::tools;
 
 /// What the demo's Python agent imports.
-const PACKAGES: [&str; 1] = ["requests==2.32.5"];
+const PACKAGES: [&str; 1] = ["requests==2.34.2"];
 
 pub(crate) fn demo() -> Result<()> {
     step("tools", tools::install)?;

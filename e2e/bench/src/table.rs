@@ -183,12 +183,12 @@ mod tests {
     fn a_page_keeps_everything_but_its_table() {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("page.md");
-        fs::write(&page, format!("before\n{BEGIN}old\n{END}\nafter\n")).unwrap();
+        fs::write(&page, format!("before\n{BEGIN}outdated\n{END}\nafter\n")).unwrap();
         let bound = Some(Bound::gate_at_most(1.25));
         let row = Row { measure: "m".into(), governed: "g".into(), baseline: "b".into(), value: 1.1, unit: "×", bound };
         Table(vec![row]).write(&page).unwrap();
         let text = fs::read_to_string(&page).unwrap();
-        assert!(text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("old"), "{text}");
+        assert!(text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("outdated"), "{text}");
         assert!(text.contains("| m       | g        | b        | 1.10× | ≤ 1.25× | holds   |"), "{text}");
         fs::write(&page, "no marks").unwrap();
         assert!(Table::default().write(&page).is_err());

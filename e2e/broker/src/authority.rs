@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use rustls::ServerConfig;
@@ -47,9 +48,10 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
-    /// Writes its certificate, whole at every instant: another broker's clients may be reading it.
+    /// Writes its certificate, whole at every instant: another broker's clients may be reading it, and that broker writing.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StartError> {
-        let partial = path.with_extension("partial");
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let partial = path.with_extension(format!("{}-{}.partial", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         let written = std::fs::write(&partial, &self.pem).and_then(|()| std::fs::rename(&partial, path));
         written.map_err(|source| StartError::CaFile { path: path.into(), source })
     }

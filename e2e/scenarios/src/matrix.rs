@@ -144,21 +144,22 @@ pub fn cells(columns: &[Column], wanted: impl Fn(&Cell) -> bool) -> Vec<Cell> {
 pub fn run(stage: &Stage, cells: &[Cell], jobs: usize, told: impl Fn(usize, &Done) + Sync) -> Result<Vec<Done>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
-    let work = || -> Result<()> {
-        let place = Place::take(stage)?;
+    let places = (0..jobs.max(1)).map(|_| Place::take(stage)).collect::<Result<Vec<_>>>()?;
+    let work = |place: &Place<'_>| {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some((cell, declared)) = cells.get(at).and_then(|cell| Some((*cell, cell.declared()?))) else { return Ok(()) };
-            let observed = cell.run(&place, &format!("order-{at}"), &declared);
+            let Some((cell, declared)) = cells.get(at).and_then(|cell| Some((*cell, cell.declared()?))) else { return };
+            let observed = cell.run(place, &format!("order-{at}"), &declared);
             let cell = Done { cell, declared, observed };
             told(at, &cell);
             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, cell));
         }
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked"))))
-    })?;
+        for place in &places {
+            scope.spawn(|| work(place));
+        }
+    });
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(at, _)| *at);
     Ok(done.into_iter().map(|(_, cell)| cell).collect())

@@ -65,6 +65,8 @@ async fn a_far_side_whose_certificate_is_not_trusted_gets_no_request() {
     let url = format!("https://127.0.0.1:{}/", far.port());
     let ca = rig.ca_file();
     let (code, text) = curl(&[
+        // On HTTP/2 an answer that comes before the request's body has been read races with the stream's reset.
+        "--http1.1",
         "--proxy",
         &format!("http://{}", rig.proxy),
         "--cacert",

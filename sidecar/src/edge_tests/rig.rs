@@ -192,6 +192,8 @@ pub(super) fn far_ca() -> &'static (rcgen::Certificate, rcgen::Issuer<'static, K
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        // Of another name than its leaves: a subject that is its own issuer is taken for self-signed.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "far CA");
         let certificate = params.self_signed(&key).unwrap();
         (certificate, rcgen::Issuer::new(params, key))
     })
