@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::tcp_info::{self, SendQueue};
@@ -294,12 +294,29 @@ impl AgentIo {
     }
 }
 
+impl AgentIo {
+    /// One read. A short one has emptied the socket: saying so to the runtime spares the read that would find nothing. It must
+    /// be said from within `try_io`, which then forgets only the readiness that came before the read.
+    fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {
+        let mut short = None;
+        let read = self.socket.try_io(Interest::READABLE, || {
+            let len = rustix::io::read(&*self.socket, &mut *room)?;
+            if len == 0 || len == room.len() {
+                return Ok(len);
+            }
+            short = Some(len);
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        short.map_or(read, Ok)
+    }
+}
+
 impl AsyncRead for AgentIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.socket.poll_read_ready(cx))?;
             let room = buf.initialize_unfilled();
-            match self.socket.try_read(room) {
+            match self.try_read(room) {
                 Ok(0) => {
                     if !self.eof && !room.is_empty() {
                         self.eof = true;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -64,7 +65,8 @@ impl Governed {
     pub(crate) async fn start(kybernis: &Path, dir: &Path, far: SocketAddr, root: &Path) -> Result<Self> {
         let (data, policies, own) = (dir.join("ledger"), dir.join("policies"), dir.join("sidecar"));
         for folder in [&data, &policies, &own] {
-            fs::create_dir_all(folder)?;
+            // Keys lie there, and the ledger insists.
+            fs::DirBuilder::new().mode(0o700).create(folder)?;
         }
         fs::write(policies.join("bench.yaml"), MANIFESTS.replace("FAR", &far.to_string()))?;
         let (grpc, http, proxy, admin) = (free_address()?, free_address()?, free_address()?, free_address()?);
@@ -74,7 +76,8 @@ impl Governed {
             "--http-listen",
             &http.to_string(),
         ]))?;
-        until("the ledger is up", || async { TcpStream::connect(grpc).await.is_ok() }).await?;
+        let ca = data.join("ledger-ca.pem");
+        until("the ledger is up", || async { ca.exists() }).await?;
         let token = own.join("token");
         fs::write(&token, output(kybernis, &["token", "--data", &data.to_string_lossy(), "--agent", "bench"]).await?)?;
         let bundle = own.join("bundle");
@@ -89,7 +92,7 @@ impl Governed {
                 .arg("--token-file")
                 .arg(&token)
                 .arg("--ledger-ca")
-                .arg(data.join("ledger-ca.pem"))
+                .arg(&ca)
                 .args(["--ledger", &format!("https://{grpc}")])
                 .args(["--proxy-listen", &proxy.to_string(), "--admin-listen", &admin.to_string()]),
         )?;

@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kybernis_core::ids::BootId;
@@ -25,6 +26,9 @@ const DROP_SHARE: usize = 4;
 const BATCH: usize = 256;
 /// Batches on their way without an acknowledgement.
 const WINDOW: usize = 1;
+/// How long a span may wait for others, to be written to the log and sent along with them: what each of these costs alone is
+/// more than the call that it tells of. A process that is killed loses the reads of its last moment.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// What a span is about, for the order in which spans are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +45,20 @@ pub struct Spans {
     boot: BootId,
     path: PathBuf,
     state: Mutex<State>,
+    /// For the stream to the ledger.
     news: Notify,
+    /// For the log.
+    unwritten: Notify,
     earlier: Mutex<Vec<(BootId, PathBuf)>>,
 }
 
 #[derive(Debug)]
 struct State {
     log: File,
+    /// Nothing is in the log.
+    log_is_empty: bool,
+    /// How many of the queue's last are not in the log.
+    unlogged: usize,
     queue: VecDeque<Span>,
     bytes: usize,
     /// The number of the first span in the queue.
@@ -77,8 +88,9 @@ impl Spans {
         }
         let path = folder.join(format!("spans-{boot}.log"));
         let log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed(&path))?;
-        let state = State { log, queue: VecDeque::new(), bytes: 0, first: 1, dropped: 0 };
-        Ok(Self { boot: boot.clone(), path, state: Mutex::new(state), news: Notify::new(), earlier: Mutex::new(earlier) })
+        let state = State { log, log_is_empty: true, unlogged: 0, queue: VecDeque::new(), bytes: 0, first: 1, dropped: 0 };
+        let (news, unwritten) = (Notify::new(), Notify::new());
+        Ok(Self { boot: boot.clone(), path, state: Mutex::new(state), news, unwritten, earlier: Mutex::new(earlier) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,19 +107,20 @@ impl Spans {
         self.state().queue.is_empty()
     }
 
-    /// Takes spans in, in order. A span that cannot be written to the log is still sent, unless the process dies first.
+    /// Takes spans in, in order. What is no read is in the log when this returns; a span that cannot be written there is still
+    /// sent, unless the process dies first.
     pub fn record(&self, kind: Kind, events: &[KspEvent]) {
+        // KSP events are strings, integers and maps with text keys: this cannot fail.
+        let encoded: Vec<Bytes> = events.iter().map(|event| serde_json::to_vec(event).unwrap_or_default().into()).collect();
         {
             let mut state = self.state();
-            for event in events {
-                // KSP events are strings, integers and maps with text keys: this cannot fail.
-                let json = Bytes::from(serde_json::to_vec(event).unwrap_or_default());
-                let number = state.first + state.queue.len() as u64;
-                if let Err(error) = write(&mut state.log, number, kind, &json) {
-                    tracing::warn!(%error, "a span could not be written to the spool");
-                }
+            state.unlogged += encoded.len();
+            for json in encoded {
                 state.bytes += json.len();
                 state.queue.push_back(Span { kind, json });
+            }
+            if kind == Kind::Kept {
+                state.write_log();
             }
             if state.bytes > BYTES_MAX
                 && let Err(error) = self.make_room(&mut state)
@@ -116,6 +129,16 @@ impl Spans {
             }
         }
         self.news.notify_one();
+        self.unwritten.notify_one();
+    }
+
+    /// Brings the log up to date whenever there is something for it.
+    async fn keep_log(&self) {
+        loop {
+            self.unwritten.notified().await;
+            tokio::time::sleep(GATHER).await;
+            self.state().write_log();
+        }
     }
 
     /// Drops the oldest reads. What was never sent has no number that anybody knows, so the rest closes up; a batch on its
@@ -142,11 +165,10 @@ impl Spans {
     fn rewrite(&self, state: &mut State) -> io::Result<()> {
         let draft = self.path.with_extension("partial");
         let mut log = File::create(&draft)?;
-        for (number, span) in (state.first..).zip(&state.queue) {
-            write(&mut log, number, span.kind, &span.json)?;
-        }
+        log.write_all(&lines((state.first..).zip(&state.queue)))?;
         fs::rename(&draft, &self.path)?;
         state.log = OpenOptions::new().append(true).open(&self.path)?;
+        (state.log_is_empty, state.unlogged) = (false, 0);
         Ok(())
     }
 
@@ -163,15 +185,21 @@ impl Spans {
             state.bytes = state.bytes.saturating_sub(span.json.len());
             state.first += 1;
         }
-        if state.queue.is_empty()
-            && let Err(error) = state.log.set_len(0)
-        {
-            tracing::warn!(%error, "the spool of spans could not be shortened");
+        state.unlogged = state.unlogged.min(state.queue.len());
+        if state.queue.is_empty() && !state.log_is_empty {
+            match state.log.set_len(0) {
+                Ok(()) => state.log_is_empty = true,
+                Err(error) => tracing::warn!(%error, "the spool of spans could not be shortened"),
+            }
         }
     }
 
-    /// Delivers what earlier lives left, then this one's spans as they come.
+    /// Delivers what earlier lives left, then this one's spans as they come; meanwhile the log is kept.
     pub(super) async fn deliver(self: Arc<Self>, control: Control) {
+        tokio::join!(self.keep_log(), self.deliver_all(control));
+    }
+
+    async fn deliver_all(&self, control: Control) {
         let earlier = std::mem::take(&mut *self.earlier.lock().unwrap_or_else(PoisonError::into_inner));
         for (boot, path) in earlier {
             deliver_log(&control, &boot, &path).await;
@@ -194,6 +222,7 @@ impl Spans {
         loop {
             let Some(batch) = self.batch() else {
                 self.news.notified().await;
+                tokio::time::sleep(GATHER).await;
                 continue;
             };
             if batches.send(batch).await.is_err() {
@@ -214,15 +243,34 @@ impl Spans {
     }
 }
 
-fn write(log: &mut File, number: u64, kind: Kind, json: &[u8]) -> io::Result<()> {
-    let mark = match kind {
-        Kind::Read => 'r',
-        Kind::Kept => 'k',
-    };
-    let mut line = format!("{number} {mark} ").into_bytes();
-    line.extend_from_slice(json);
-    line.push(b'\n');
-    log.write_all(&line)
+impl State {
+    /// Writes what is not in the log yet, at one go.
+    fn write_log(&mut self) {
+        let skipped = self.queue.len().saturating_sub(self.unlogged);
+        if self.unlogged == 0 {
+            return;
+        }
+        let numbered = (self.first + skipped as u64..).zip(self.queue.range(skipped..));
+        (self.unlogged, self.log_is_empty) = (0, false);
+        if let Err(error) = self.log.write_all(&lines(numbered)) {
+            tracing::warn!(%error, "spans could not be written to the spool");
+        }
+    }
+}
+
+/// `NUMBER r|k JSON`, one span a line.
+fn lines<'s>(numbered: impl Iterator<Item = (u64, &'s Span)>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for (number, span) in numbered {
+        let mark = match span.kind {
+            Kind::Read => 'r',
+            Kind::Kept => 'k',
+        };
+        lines.extend_from_slice(format!("{number} {mark} ").as_bytes());
+        lines.extend_from_slice(&span.json);
+        lines.push(b'\n');
+    }
+    lines
 }
 
 /// The spans of an earlier life, in order; a last line that was torn is left out.
@@ -239,6 +287,19 @@ fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
         .collect())
 }
 
+/// Batches of spans that follow one another. What was acknowledged before its turn to be logged left a gap.
+fn batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
+    let unbroken = spans.chunk_by(|(before, _), (after, _)| before + 1 == *after);
+    unbroken
+        .flat_map(|spans| spans.chunks(BATCH))
+        .filter_map(|chunk| {
+            let first_seq = chunk.first()?.0;
+            let spans = chunk.iter().map(|(_, json)| json.clone()).collect();
+            Some(v1::SpanBatch { boot: boot.to_string(), first_seq, spans })
+        })
+        .collect()
+}
+
 async fn deliver_log(control: &Control, boot: &BootId, path: &Path) {
     let spans = match read_log(path) {
         Ok(spans) => spans,
@@ -247,16 +308,8 @@ async fn deliver_log(control: &Control, boot: &BootId, path: &Path) {
             return;
         }
     };
-    let batches: Vec<v1::SpanBatch> = spans
-        .chunks(BATCH)
-        .filter_map(|chunk| {
-            let first_seq = chunk.first()?.0;
-            let spans = chunk.iter().map(|(_, json)| json.clone()).collect();
-            Some(v1::SpanBatch { boot: boot.to_string(), first_seq, spans })
-        })
-        .collect();
     let mut backoff = Backoff::new();
-    for batch in batches {
+    for batch in batches(boot, &spans) {
         loop {
             let sent = async {
                 let mut acks = control.stream_spans(futures::stream::iter([batch.clone()])).await?;
@@ -294,12 +347,37 @@ mod tests {
     fn a_later_life_reads_what_was_not_acknowledged() {
         let folder = tempfile::tempdir().unwrap();
         let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        spans.record(Kind::Read, &[span("a", 1), span("b", 1)]);
+        spans.record(Kind::Kept, &[span("a", 1), span("b", 1)]);
         OpenOptions::new().append(true).open(&spans.path).unwrap().write_all(b"3 k {\"torn").unwrap();
         let again = Spans::open(folder.path(), &BootId::new("boot-2").unwrap()).unwrap();
         let earlier = again.earlier.lock().unwrap().clone();
         assert_eq!(earlier[0].0.as_str(), "boot-1");
         assert_eq!(read_log(&earlier[0].1).unwrap().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_read_is_logged_with_others_and_what_is_acknowledged_first_leaves_a_gap_that_a_later_life_minds() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = BootId::new("boot-1").unwrap();
+        let spans = Spans::open(folder.path(), &boot).unwrap();
+        let logged = || read_log(&spans.path).unwrap();
+        spans.record(Kind::Kept, &[span("a", 1)]);
+        spans.record(Kind::Read, &[span("b", 1), span("c", 1)]);
+        assert_eq!(logged().len(), 1, "a read was written alone");
+        spans.acknowledged(2);
+        spans.state().write_log();
+        assert_eq!(logged().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3]);
+        let again = batches(&boot, &logged());
+        assert_eq!(again.iter().map(|batch| (batch.first_seq, batch.spans.len())).collect::<Vec<_>>(), [(1, 1), (3, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_is_in_the_log_a_moment_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
+        spans.record(Kind::Read, &[span("a", 1)]);
+        assert!(tokio::time::timeout(GATHER * 2, spans.keep_log()).await.is_err(), "the log is kept for ever");
+        assert_eq!(read_log(&spans.path).unwrap().len(), 1);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(super) struct Pass {
 
 impl Pass {
     /// Sends it and streams the answer back.
-    pub(super) async fn answer(self, mut intake: Intake, arrival: Arrival, pass_as: As) -> Response<ResponseBody> {
+    pub(super) async fn answer(mut self, mut intake: Intake, arrival: Arrival, pass_as: As) -> Response<ResponseBody> {
         let terms = self.judged.snapshot.policy().retry(&self.call.head, &self.judged.tool);
         let terms = terms.filter(|_| pass_as == As::Read && !self.call.controls.no_retries);
         let hash = HashOfStream::default();
@@ -59,7 +59,7 @@ impl Pass {
                 return self
                     .failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
             };
-            let request = self.request(body);
+            let request = self.request(body, terms.is_some());
             let permit = match pass_as {
                 As::Read => Permit::read(Allowed::by_policy()),
                 As::Session => Permit::session(Allowed::by_policy()),
@@ -73,32 +73,33 @@ impl Pass {
             let wait = match (&terms, end_of(&sent)) {
                 (Some(terms), Some((end, asked))) => match next(&terms.rule(), Safety::Read, attempt, end, asked, false, jitter()) {
                     Next::Again(wait) if intake.is_whole() && wait.to_std() <= WAIT_MAX => wait,
-                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt),
+                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt).await,
                 },
-                (_, _) => return self.conclude(sent, arrival, attempt),
+                (_, _) => return self.conclude(sent, arrival, attempt).await,
             };
             tokio::time::sleep(wait.to_std()).await;
             attempt += 1;
         }
     }
 
-    fn request(&self, body: crate::body::SendBody) -> Request<crate::body::SendBody> {
+    /// What goes out; `again` if it may have to once more.
+    fn request(&mut self, body: crate::body::SendBody, again: bool) -> Request<crate::body::SendBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.call.method.clone();
         *request.uri_mut() = self.call.uri.clone();
-        *request.headers_mut() = self.call.headers.clone();
+        *request.headers_mut() = if again { self.call.headers.clone() } else { std::mem::take(&mut self.call.headers) };
         request
     }
 
-    fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+    async fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
         match sent {
-            Ok(answer) => self.stream(answer, arrival, attempt),
+            Ok(answer) => self.stream(answer, arrival, attempt).await,
             Err(failure) => self.failed(&refusal_of(&failure)),
         }
     }
 
-    fn stream(self, answer: Answer, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
-        let Answer { mut head, body, upgrade, .. } = answer;
+    async fn stream(self, answer: Answer, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+        let Answer { mut head, mut body, upgrade, .. } = answer;
         Stamp::allowed(&self.judged, &self.span, attempt).put_on(&self.call, &mut head.headers);
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
         let mut passing = Passing { stack: self.stack, span: Some(span), status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
@@ -122,7 +123,8 @@ impl Pass {
             passing.end(SpanStatus::Ok);
             return Response::from_parts(head, crate::body::empty());
         }
-        Response::from_parts(head, Counted { body, passing }.boxed_unsync())
+        let ahead = what_came_along(&mut body).await;
+        Response::from_parts(head, Counted { ahead, body, passing }.boxed_unsync())
     }
 
     /// The far side gave no answer, or there is none to give.
@@ -139,6 +141,28 @@ impl Pass {
         refuse::to_response(&refusal, self.call.grpc)
     }
 }
+
+/// How often the exchange steps back for the task that reads the far side's connection, which then has bytes that came along
+/// with the head: once to be asked for them, once more where it was not at hand.
+const STEPS_BACK: usize = 2;
+
+/// The body's first piece, if it came along with the head: both then go to the agent in one write, which costs less than two.
+/// A head whose body is still to come goes out alone.
+async fn what_came_along(body: &mut AnswerBody) -> Option<Piece> {
+    for _ in 0..STEPS_BACK {
+        if let Poll::Ready(piece) = futures::poll!(std::pin::pin!(body.frame())) {
+            return Some(piece);
+        }
+        tokio::task::yield_now().await;
+    }
+    match futures::poll!(std::pin::pin!(body.frame())) {
+        Poll::Ready(piece) => Some(piece),
+        Poll::Pending => None,
+    }
+}
+
+/// What a body yields.
+type Piece = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// A longer wait is the caller's own.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -212,6 +236,8 @@ impl Drop for Passing {
 
 /// A passing answer's body: counted, and stripped of what only we may say.
 struct Counted {
+    /// What was taken from the body already.
+    ahead: Option<Piece>,
     body: AnswerBody,
     passing: Passing,
 }
@@ -222,7 +248,10 @@ impl Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let polled = match this.ahead.take() {
+            Some(piece) => piece,
+            None => ready!(Pin::new(&mut this.body).poll_frame(cx)),
+        };
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 this.passing.bytes_in += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -250,10 +279,19 @@ impl Body for Counted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.ahead.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let ahead = match &self.ahead {
+            Some(Some(Ok(frame))) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Some(Err(_)) | None) | None => 0,
+        };
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint.set_lower(hint.lower().saturating_add(ahead));
+        hint
     }
 }
