@@ -130,7 +130,6 @@ impl Sidecar {
         let boot = BootId::new(&uuid::Uuid::new_v4().to_string())?;
         let spool = Spool::open(&settings.data.join("spool"), &boot)?;
         let control = Control::start(&settings.control, boot)?;
-        spool.deliver(&control);
         let resolver = Arc::new(SystemResolver::new().map_err(StartError::Resolver)?);
         let clock = BootClock::kernel();
         let upstream = Upstream::new(resolver.clone(), ClientTls::new(roots), clock.clone(), own.clone());

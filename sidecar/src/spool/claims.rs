@@ -2,23 +2,32 @@
 //! before the first byte goes out, met by repeats, and handed to the ledger with their outcomes once it is back.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kybernis_core::ids::{EffectId, KeyDigest, Meaning};
+use kybernis_core::machine::Fence;
+use kybernis_core::reason::Code;
 use kybernis_proto::{DecideAnswer, v1};
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use super::SpoolError;
+use super::{Outcomes, SpoolError, write_durably};
 use crate::control::{Backoff, CallError, Control};
 
 /// Claims at a time; more would be a ledger that nobody misses.
 const CLAIMS_MAX: usize = 1024;
+/// Bytes of claims and their outcomes on disk: a quarter of the volume that is set aside for the spool.
+const BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What a further claim may come to: the largest stored answer with its head, and the question.
+const RESERVE: u64 = 10 * 1024 * 1024;
 
 const CLAIM: &str = "claim";
 const OUTCOME: &str = "claim-outcome";
+/// What does not fit the ledger's record stays, for people to look at.
+const REFUSED: &str = "refused";
 
 /// Why a claim was not made.
 #[derive(Debug, thiserror::Error)]
@@ -26,148 +35,284 @@ pub enum ClaimError {
     /// Another claim holds one of its keys, or means the same.
     #[error("an effect under this key went out while the ledger was away, and is not on record yet")]
     Held,
-    /// Too many.
-    #[error("{CLAIMS_MAX} claims wait for the ledger already")]
+    /// Too many, or too large together.
+    #[error("{CLAIMS_MAX} claims, or {} MiB of them, wait for the ledger already", BYTES_MAX >> 20)]
     Full,
     /// It could not be made durable.
     #[error(transparent)]
     Spool(#[from] SpoolError),
 }
 
+/// What became of a claim once the ledger was back.
+#[derive(Debug)]
+pub enum Adoption {
+    /// It is on record.
+    Granted {
+        /// What the effect was called until then, in this life.
+        alone: Option<EffectId>,
+        /// What the ledger calls it.
+        effect: EffectId,
+        /// The ledger's grant.
+        fence: Fence,
+    },
+    /// It does not fit the record: a person must look at the far side.
+    Refused {
+        /// What was asked.
+        decide: Box<v1::DecideRequest>,
+        /// The ledger's refusal; `None` where it takes the question itself for invalid.
+        code: Option<Code>,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// Why a claim is not adopted yet, or ever.
+enum NotAdopted {
+    Away,
+    Refused { code: Option<Code>, reason: String },
+}
+
 #[derive(Clone, Debug)]
 struct Claim {
     decide: v1::DecideRequest,
-    /// `None`: still under way, in this life.
-    outcome: Option<v1::SettleRequest>,
+    /// What this life calls the effect.
+    alone: Option<EffectId>,
+    /// Its exchange is over, or was never seen to its end.
+    settled: bool,
+    bytes: u64,
 }
 
 /// The claims that the ledger does not know.
 #[derive(Debug)]
 pub struct Claims {
     folder: PathBuf,
-    held: Mutex<BTreeMap<u64, Claim>>,
+    held: Mutex<Held>,
     news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    claims: BTreeMap<u64, Claim>,
+    last: u64,
+}
+
+impl Held {
+    fn meets(&self, keys: &[Vec<u8>], meaning: &[u8]) -> bool {
+        self.claims.values().any(|claim| claim.decide.meaning == meaning || claim.decide.keys.iter().any(|key| keys.contains(key)))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.claims.values().map(|claim| claim.bytes).sum()
+    }
 }
 
 impl Claims {
     pub(super) fn open(folder: &Path) -> Result<Self, SpoolError> {
         let failed = |path: &Path, source| SpoolError { path: path.into(), source };
-        let mut held = BTreeMap::new();
+        let mut held = Held::default();
         for entry in fs::read_dir(folder).map_err(|error| failed(folder, error))? {
             let path = entry.map_err(|error| failed(folder, error))?.path();
-            let Some(number) = number_of(&path, CLAIM) else { continue };
-            let decide = read::<v1::DecideRequest>(&path).map_err(|error| failed(&path, error))?;
-            let outcome = match read::<v1::SettleRequest>(&path.with_extension(OUTCOME)) {
-                Ok(outcome) => outcome,
-                // The life that made it ended before it knew.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => lost(&decide),
-                Err(error) => return Err(failed(&path, error)),
-            };
-            held.insert(number, Claim { decide, outcome: Some(outcome) });
+            let Some((number, kind)) = named(&path) else { continue };
+            held.last = held.last.max(number);
+            let beside = |kind: &str| folder.join(file_name(number, kind));
+            match kind {
+                CLAIM => {
+                    let decide = read::<v1::DecideRequest>(&path).map_err(|error| failed(&path, error))?;
+                    let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+                    let bytes = size(&path) + size(&beside(OUTCOME));
+                    held.claims.insert(number, Claim { decide, alone: None, settled: true, bytes });
+                }
+                // Its claim is on record, and the last life ended before it could tidy up.
+                OUTCOME if !beside(CLAIM).exists() => fs::remove_file(&path).map_err(|error| failed(&path, error))?,
+                _ => {}
+            }
         }
         Ok(Self { folder: folder.into(), held: Mutex::new(held), news: Notify::new() })
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Claim>> {
+    fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the ledger knows all of them.
     pub fn is_empty(&self) -> bool {
-        self.held().is_empty()
+        self.held().claims.is_empty()
     }
 
-    /// Claims for `decide`; it is on disk when this returns. The number names the claim.
+    /// Whether a claim holds one of these keys, or means the same.
+    pub fn meets(&self, keys: &[KeyDigest], meaning: Meaning) -> bool {
+        let held = self.held();
+        !held.claims.is_empty() && held.meets(&keys.iter().map(|key| key.as_bytes().to_vec()).collect::<Vec<_>>(), meaning.as_bytes())
+    }
+
+    /// Claims for `decide`, an effect that is called `alone` until the ledger names it; it is on disk when this returns. The
+    /// number names the claim.
     ///
     /// # Errors
     /// When another claim stands in the way, or it could not be made durable.
-    pub fn claim(&self, decide: v1::DecideRequest) -> Result<u64, ClaimError> {
-        let bytes = decide.encode_to_vec();
+    pub async fn claim(self: &Arc<Self>, decide: v1::DecideRequest, alone: &EffectId) -> Result<u64, ClaimError> {
+        let encoded = decide.encode_to_vec();
         let number = {
             let mut held = self.held();
-            if held.len() >= CLAIMS_MAX {
+            if held.claims.len() >= CLAIMS_MAX || held.bytes() + RESERVE > BYTES_MAX {
                 return Err(ClaimError::Full);
             }
-            let meets =
-                |claim: &Claim| claim.decide.meaning == decide.meaning || claim.decide.keys.iter().any(|key| decide.keys.contains(key));
-            if held.values().any(meets) {
+            if held.meets(&decide.keys, &decide.meaning) {
                 return Err(ClaimError::Held);
             }
-            let number = held.keys().next_back().map_or(1, |last| last + 1);
-            held.insert(number, Claim { decide, outcome: None });
+            held.last += 1;
+            let number = held.last;
+            let claim = Claim { decide, alone: Some(alone.clone()), settled: false, bytes: encoded.len() as u64 };
+            held.claims.insert(number, claim);
             number
         };
         // The place is taken before the disk is asked, so that two calls cannot both find it free.
-        self.write(number, CLAIM, &bytes).inspect_err(|_| drop(self.held().remove(&number)))?;
+        let written = self.write(number, CLAIM, encoded).await;
+        written.inspect_err(|_| drop(self.held().claims.remove(&number)))?;
         Ok(number)
+    }
+
+    /// Takes a claim back whose effect did not go out.
+    pub fn withdraw(&self, number: u64) {
+        self.done(number);
     }
 
     /// What became of a claim's effect; it is on disk when this returns.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub fn settled(&self, number: u64, outcome: v1::SettleRequest) -> Result<(), SpoolError> {
-        self.write(number, OUTCOME, &outcome.encode_to_vec())?;
-        if let Some(claim) = self.held().get_mut(&number) {
-            claim.outcome = Some(outcome);
+    pub async fn settled(self: &Arc<Self>, number: u64, outcome: &v1::SettleRequest) -> Result<(), SpoolError> {
+        let encoded = outcome.encode_to_vec();
+        let bytes = encoded.len() as u64;
+        self.write(number, OUTCOME, encoded).await?;
+        if let Some(claim) = self.held().claims.get_mut(&number) {
+            claim.settled = true;
+            claim.bytes += bytes;
         }
         self.news.notify_one();
         Ok(())
     }
 
-    fn write(&self, number: u64, kind: &str, bytes: &[u8]) -> Result<(), SpoolError> {
-        let path = self.folder.join(format!("{number:020}.{kind}"));
-        let draft = path.with_extension("claim-partial");
-        let write = || {
-            let mut file = File::create(&draft)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|source| SpoolError { path: path.clone(), source })
+    async fn write(&self, number: u64, kind: &str, bytes: Vec<u8>) -> Result<(), SpoolError> {
+        let path = self.folder.join(file_name(number, kind));
+        let to = path.clone();
+        let written = tokio::task::spawn_blocking(move || write_durably(&to, &bytes)).await;
+        written.map_err(|error| SpoolError { path, source: io::Error::other(error) })?
     }
 
     /// Hands over what has an outcome, in order, and waits for more.
-    pub(super) async fn deliver(self: Arc<Self>, control: Control) {
+    pub(super) async fn deliver(self: Arc<Self>, control: Control, outcomes: Arc<Outcomes>, adopted: impl Fn(Adoption)) {
         let mut backoff = Backoff::new();
         loop {
-            let next = self.held().iter().find_map(|(number, claim)| Some((*number, claim.decide.clone(), claim.outcome.clone()?)));
-            let Some((number, decide, outcome)) = next else {
+            let next = self.held().claims.iter().find(|(_, claim)| claim.settled).map(|(number, claim)| (*number, claim.clone()));
+            let Some((number, claim)) = next else {
                 self.news.notified().await;
                 continue;
             };
-            match adopt(&control, decide, outcome).await {
-                Ok(()) => {
+            // Decisions that were given up come first: the claim would meet its own question, which nobody waits for any more.
+            if !outcomes.is_empty() {
+                backoff.wait().await;
+                continue;
+            }
+            match self.adopt(&control, number, &claim).await {
+                Ok((effect, fence)) => {
+                    adopted(Adoption::Granted { alone: claim.alone, effect, fence });
                     self.done(number);
                     backoff.reset();
                 }
-                Err(CallError::Refused(reason)) => {
+                Err(NotAdopted::Refused { code, reason }) => {
                     tracing::error!(
                         reason,
-                        "an effect that went out while the ledger was away does not fit the record: look at the far side"
+                        number,
+                        "an effect that went out while the ledger was away does not fit the record: look at the far side; the claim is kept as .refused"
                     );
-                    self.done(number);
+                    self.keep_refused(number);
+                    adopted(Adoption::Refused { decide: Box::new(claim.decide), code, reason });
+                    backoff.reset();
                 }
-                Err(CallError::Away(_)) => backoff.wait().await,
+                Err(NotAdopted::Away) => backoff.wait().await,
             }
         }
     }
 
+    /// Makes the decision after the fact, under whatever policy is in force, and settles it with what is known. The grant is on
+    /// disk before anything is settled under it: a later life goes on from there.
+    async fn adopt(&self, control: &Control, number: u64, claim: &Claim) -> Result<(EffectId, Fence), NotAdopted> {
+        let mut outcome = match read::<v1::SettleRequest>(&self.folder.join(file_name(number, OUTCOME))) {
+            Ok(outcome) => outcome,
+            // The life that made it ended before it knew.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => lost(&claim.decide),
+            Err(error) => {
+                tracing::error!(%error, number, "a claim's outcome cannot be read from the spool");
+                return Err(NotAdopted::Away);
+            }
+        };
+        let granted = EffectId::new(&outcome.effect).ok().filter(|effect| !is_alone(effect)).zip(Fence::new(outcome.fence));
+        let (effect, fence) = match granted {
+            Some(granted) => granted,
+            None => {
+                let grant = grant_for(control, claim.decide.clone()).await?;
+                (outcome.effect, outcome.fence) = (grant.effect.to_string(), grant.fence.get());
+                self.write(number, OUTCOME, outcome.encode_to_vec()).await.map_err(|error| {
+                    tracing::error!(%error, "a claim's grant could not be spooled");
+                    NotAdopted::Away
+                })?;
+                (grant.effect, grant.fence)
+            }
+        };
+        control.settle(outcome).await?;
+        Ok((effect, fence))
+    }
+
     fn done(&self, number: u64) {
-        self.held().remove(&number);
-        for kind in [OUTCOME, CLAIM] {
-            // A file that stays is handed over again by the next life, and meets its own record.
-            let _ = fs::remove_file(self.folder.join(format!("{number:020}.{kind}")));
+        self.held().claims.remove(&number);
+        // In this order: an outcome without its claim is nothing, a claim without its outcome would be a doubt. A file that
+        // stays is handed over again by the next life, and meets its own record.
+        for kind in [CLAIM, OUTCOME] {
+            let _ = fs::remove_file(self.folder.join(file_name(number, kind)));
+        }
+    }
+
+    fn keep_refused(&self, number: u64) {
+        self.held().claims.remove(&number);
+        for kind in [CLAIM, OUTCOME] {
+            let path = self.folder.join(file_name(number, kind));
+            let _ = fs::rename(&path, path.with_extension(format!("{kind}-{REFUSED}")));
         }
     }
 }
 
-fn number_of(path: &Path, kind: &str) -> Option<u64> {
-    if path.extension()?.to_str()? != kind {
-        return None;
+impl From<CallError> for NotAdopted {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Away(_) => Self::Away,
+            CallError::Refused(reason) => Self::Refused { code: None, reason },
+        }
     }
-    path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// Names of effects that no ledger gave begin so.
+const ALONE: &str = "alone-";
+
+/// A name for an effect that goes out without the ledger.
+pub(crate) fn alone_name() -> Option<EffectId> {
+    EffectId::new(&format!("{ALONE}{}", uuid::Uuid::new_v4())).ok()
+}
+
+/// Whether the ledger cannot know this name.
+pub(crate) fn is_alone(effect: &EffectId) -> bool {
+    effect.as_str().starts_with(ALONE)
+}
+
+fn file_name(number: u64, kind: &str) -> String {
+    format!("{number:020}.{kind}")
+}
+
+fn named(path: &Path) -> Option<(u64, &str)> {
+    let kind = path.extension()?.to_str()?;
+    // A refused one's number is not given again.
+    let known = kind == CLAIM || kind == OUTCOME || kind.strip_suffix(REFUSED).is_some_and(|kind| kind.starts_with(CLAIM));
+    known.then_some((path.file_stem()?.to_str()?.parse().ok()?, kind))
 }
 
 fn read<M: prost::Message + Default>(path: &Path) -> io::Result<M> {
@@ -180,18 +325,22 @@ fn lost(decide: &v1::DecideRequest) -> v1::SettleRequest {
     v1::SettleRequest { boot: decide.boot.clone(), outcome: Some(v1::settle_request::Outcome::InDoubt(in_doubt)), ..Default::default() }
 }
 
-/// Makes the decision after the fact, under whatever policy is in force, and settles it with what is known.
-async fn adopt(control: &Control, mut decide: v1::DecideRequest, mut outcome: v1::SettleRequest) -> Result<(), CallError> {
+async fn grant_for(control: &Control, mut decide: v1::DecideRequest) -> Result<kybernis_core::machine::Grant, NotAdopted> {
     loop {
         match control.decide(decide.clone()).await? {
-            DecideAnswer::Grant(grant) => {
-                outcome.effect = grant.effect.to_string();
-                outcome.fence = grant.fence.get();
-                return control.settle(outcome).await.map(drop);
-            }
+            DecideAnswer::Grant(grant) => return Ok(grant),
             DecideAnswer::PolicyStale(digest) => decide.policy = digest.as_bytes().to_vec(),
-            DecideAnswer::Replay(replay) => return Err(CallError::Refused(format!("it was completed before as {}", replay.effect))),
-            DecideAnswer::Refuse(refuse) => return Err(CallError::Refused(format!("{}: {}", refuse.code, refuse.detail))),
+            DecideAnswer::Replay(replay) => {
+                let reason = format!("it was completed before, as {}", replay.effect);
+                return Err(NotAdopted::Refused { code: None, reason });
+            }
+            // Another's flight ends; then the record says what this one meets.
+            DecideAnswer::Refuse(refuse) if matches!(refuse.code, Code::EffectInFlight | Code::LedgerUnavailable | Code::PolicyStale) => {
+                return Err(NotAdopted::Away);
+            }
+            DecideAnswer::Refuse(refuse) => {
+                return Err(NotAdopted::Refused { code: Some(refuse.code), reason: format!("{}: {}", refuse.code, refuse.detail) });
+            }
         }
     }
 }
@@ -204,24 +353,67 @@ mod tests {
         v1::DecideRequest { boot: "boot-1".to_owned(), keys: vec![vec![key; 32]], meaning: vec![meaning; 32], ..Default::default() }
     }
 
-    #[test]
-    fn a_claim_is_met_by_its_key_and_by_its_meaning() {
-        let folder = tempfile::tempdir().unwrap();
-        let claims = Claims::open(folder.path()).unwrap();
-        claims.claim(decide(1, 1)).unwrap();
-        assert!(matches!(claims.claim(decide(1, 2)), Err(ClaimError::Held)));
-        assert!(matches!(claims.claim(decide(2, 1)), Err(ClaimError::Held)));
-        claims.claim(decide(2, 2)).unwrap();
+    fn open(folder: &tempfile::TempDir) -> Arc<Claims> {
+        Arc::new(Claims::open(folder.path()).unwrap())
     }
 
-    #[test]
-    fn a_later_life_finds_a_claim_without_an_outcome_in_doubt() {
+    fn files(folder: &tempfile::TempDir) -> usize {
+        fs::read_dir(folder.path()).unwrap().count()
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_met_by_its_key_and_by_its_meaning_until_it_is_withdrawn() {
         let folder = tempfile::tempdir().unwrap();
-        Claims::open(folder.path()).unwrap().claim(decide(1, 1)).unwrap();
-        let again = Claims::open(folder.path()).unwrap();
-        assert!(matches!(again.claim(decide(1, 2)), Err(ClaimError::Held)), "a claim was forgotten");
+        let claims = open(&folder);
+        let alone = alone_name().unwrap();
+        let first = claims.claim(decide(1, 1), &alone).await.unwrap();
+        assert!(matches!(claims.claim(decide(1, 2), &alone).await, Err(ClaimError::Held)));
+        assert!(matches!(claims.claim(decide(2, 1), &alone).await, Err(ClaimError::Held)));
+        claims.claim(decide(2, 2), &alone).await.unwrap();
+        assert!(claims.meets(&[KeyDigest::from_bytes([1; 32])], Meaning::from_bytes([9; 32])));
+        assert!(claims.meets(&[], Meaning::from_bytes([1; 32])));
+        assert!(!claims.meets(&[KeyDigest::from_bytes([9; 32])], Meaning::from_bytes([9; 32])));
+        claims.withdraw(first);
+        claims.claim(decide(1, 1), &alone).await.unwrap();
+        assert_eq!(files(&folder), 2);
+    }
+
+    #[tokio::test]
+    async fn a_later_life_finds_a_claim_without_an_outcome_in_doubt() {
+        let folder = tempfile::tempdir().unwrap();
+        open(&folder).claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
+        let again = open(&folder);
+        assert!(matches!(again.claim(decide(1, 2), &alone_name().unwrap()).await, Err(ClaimError::Held)), "a claim was forgotten");
         let held = again.held();
-        let outcome = held.values().next().unwrap().outcome.clone().unwrap();
-        assert!(matches!(outcome.outcome, Some(v1::settle_request::Outcome::InDoubt(_))));
+        let claim = held.claims.values().next().unwrap();
+        assert!(claim.settled);
+        assert!(matches!(lost(&claim.decide).outcome, Some(v1::settle_request::Outcome::InDoubt(_))));
+    }
+
+    #[tokio::test]
+    async fn what_the_record_refuses_stays_and_its_number_is_not_given_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = open(&folder);
+        let number = claims.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
+        claims.settled(number, &lost(&decide(1, 1))).await.unwrap();
+        claims.keep_refused(number);
+        assert_eq!(files(&folder), 2);
+        let again = open(&folder);
+        assert!(again.is_empty());
+        assert_eq!(again.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap(), number + 1);
+    }
+
+    #[tokio::test]
+    async fn too_many_bytes_of_claims_refuse_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = open(&folder);
+        let alone = alone_name().unwrap();
+        for n in 0..3 {
+            let number = claims.claim(decide(n, n), &alone).await.unwrap();
+            let completed = v1::Completed { answer: None, body: vec![7; 8 * 1024 * 1024] };
+            let outcome = v1::settle_request::Outcome::Completed(completed);
+            claims.settled(number, &v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
+        }
+        assert!(matches!(claims.claim(decide(9, 9), &alone).await, Err(ClaimError::Full)));
     }
 }

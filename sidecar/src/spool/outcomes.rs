@@ -1,19 +1,20 @@
 //! Outcomes while the ledger is away: one fsynced file each, delivered in order, never dropped.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kybernis_proto::v1;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use super::SpoolError;
+use super::{SpoolError, write_durably};
 use crate::control::{Backoff, CallError, Control};
 
-/// Bytes of outcomes on disk; half the volume that is set aside for the spool. Beyond it new effects are refused.
+/// Bytes of outcomes on disk; half the volume that is set aside for the spool. Beyond it new effects are refused. Those that
+/// are under way by then add at most what the answers kept in memory come to, for which the stack has a bound of its own.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What every further effect may need: the largest stored answer with its head.
@@ -21,6 +22,8 @@ const RESERVE: u64 = 9 * 1024 * 1024;
 
 const SETTLE: &str = "settle";
 const ABANDON: &str = "abandon";
+/// What the ledger does not take stays, for people to look at.
+const REFUSED: &str = "refused";
 
 /// The outcomes on disk.
 #[derive(Debug)]
@@ -47,13 +50,11 @@ impl Outcomes {
         for entry in fs::read_dir(folder).map_err(failed(folder))? {
             let path = entry.map_err(failed(folder))?.path();
             let Some((number, kind)) = named(&path) else { continue };
-            if kind == "partial" {
-                // Never completed, so nothing was built on it.
-                fs::remove_file(&path).map_err(failed(&path))?;
+            held.last = held.last.max(number);
+            if kind == REFUSED {
                 continue;
             }
             let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
-            held.last = held.last.max(number);
             held.bytes += bytes;
             held.files.insert(number, (path, bytes));
         }
@@ -78,20 +79,28 @@ impl Outcomes {
     ///
     /// # Errors
     /// When it could not be made durable: the outcome is still the caller's to deliver.
-    pub async fn settle(self: &std::sync::Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
+    pub async fn settle(self: &Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
         self.keep(SETTLE, settle.encode_to_vec()).await
+    }
+
+    /// Keeps an outcome that the ledger does not take, for people to look at.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn refused(self: &Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
+        self.keep(REFUSED, settle.encode_to_vec()).await
     }
 
     /// Keeps word of a decision that was given up; it is on disk when this returns.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn abandon(self: &std::sync::Arc<Self>, abandon: &v1::AbandonRequest) -> Result<(), SpoolError> {
+    pub async fn abandon(self: &Arc<Self>, abandon: &v1::AbandonRequest) -> Result<(), SpoolError> {
         self.keep(ABANDON, abandon.encode_to_vec()).await
     }
 
-    async fn keep(self: &std::sync::Arc<Self>, kind: &'static str, bytes: Vec<u8>) -> Result<(), SpoolError> {
-        let this = std::sync::Arc::clone(self);
+    async fn keep(self: &Arc<Self>, kind: &'static str, bytes: Vec<u8>) -> Result<(), SpoolError> {
+        let this = Arc::clone(self);
         let number = {
             let mut held = self.held();
             held.last += 1;
@@ -99,20 +108,15 @@ impl Outcomes {
         };
         let written = tokio::task::spawn_blocking(move || this.write(number, kind, &bytes)).await;
         let lost = |source| SpoolError { path: self.folder.clone(), source };
-        written.map_err(|error| lost(std::io::Error::other(error)))?
+        written.map_err(|error| lost(io::Error::other(error)))?
     }
 
     fn write(&self, number: u64, kind: &str, bytes: &[u8]) -> Result<(), SpoolError> {
         let path = self.folder.join(format!("{number:020}.{kind}"));
-        let draft = path.with_extension("partial");
-        let write = || {
-            let mut file = File::create(&draft)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|source| SpoolError { path: path.clone(), source })?;
+        write_durably(&path, bytes)?;
+        if kind == REFUSED {
+            return Ok(());
+        }
         let mut held = self.held();
         held.bytes += bytes.len() as u64;
         held.files.insert(number, (path, bytes.len() as u64));
@@ -122,7 +126,7 @@ impl Outcomes {
     }
 
     /// Delivers what is there, in order, and waits for more.
-    pub(super) async fn deliver(self: std::sync::Arc<Self>, control: Control) {
+    pub(super) async fn deliver(self: Arc<Self>, control: Control) {
         let mut backoff = Backoff::new();
         loop {
             let first = self.held().files.iter().next().map(|(number, (path, _))| (*number, path.clone()));
@@ -137,7 +141,7 @@ impl Outcomes {
                 }
                 Err(CallError::Refused(reason)) => {
                     tracing::error!(file = %path.display(), reason, "the ledger does not take an outcome; it is kept as .refused");
-                    let _ = fs::rename(&path, path.with_extension("refused"));
+                    let _ = fs::rename(&path, path.with_extension(REFUSED));
                     self.done(number);
                 }
                 Err(CallError::Away(_)) => backoff.wait().await,
@@ -156,29 +160,25 @@ impl Outcomes {
 }
 
 fn named(path: &Path) -> Option<(u64, &str)> {
-    let kind = path.extension()?.to_str().filter(|kind| [SETTLE, ABANDON, "partial"].contains(kind))?;
+    let kind = path.extension()?.to_str().filter(|kind| [SETTLE, ABANDON, REFUSED].contains(kind))?;
     Some((path.file_stem()?.to_str()?.parse().ok()?, kind))
 }
 
 async fn send(control: &Control, path: &Path) -> Result<(), CallError> {
-    let refused = |error: String| CallError::Refused(error);
-    let bytes = fs::read(path).map_err(|error| refused(error.to_string()))?;
+    let torn = |error: prost::DecodeError| CallError::Refused(error.to_string());
+    // A disk that cannot be read now may be read later; what lies on it is not given up.
+    let bytes = fs::read(path).map_err(|error| {
+        tracing::error!(file = %path.display(), %error, "an outcome cannot be read from the spool");
+        CallError::Away(error.to_string())
+    })?;
     match named(path) {
-        Some((_, ABANDON)) => {
-            let abandon = v1::AbandonRequest::decode(bytes.as_slice()).map_err(|error| refused(error.to_string()))?;
-            control.abandon(abandon).await
-        }
-        _ => {
-            let settle = v1::SettleRequest::decode(bytes.as_slice()).map_err(|error| refused(error.to_string()))?;
-            control.settle(settle).await.map(drop)
-        }
+        Some((_, ABANDON)) => control.abandon(v1::AbandonRequest::decode(bytes.as_slice()).map_err(torn)?).await,
+        _ => control.settle(v1::SettleRequest::decode(bytes.as_slice()).map_err(torn)?).await.map(drop),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn settle(effect: &str, body: usize) -> v1::SettleRequest {
@@ -196,10 +196,14 @@ mod tests {
         let spool = Arc::new(Outcomes::open(folder.path()).unwrap());
         spool.settle(&settle("eff-1", 10)).await.unwrap();
         spool.abandon(&v1::AbandonRequest { boot: "b".to_owned(), decision: "d".to_owned() }).await.unwrap();
-        fs::write(folder.path().join("00000000000000000009.partial"), b"torn").unwrap();
+        spool.refused(&settle("eff-2", 10)).await.unwrap();
+        fs::write(folder.path().join("00000000000000000009.settle.partial"), b"torn").unwrap();
+        super::super::remove_drafts(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3, "a draft stayed");
         let again = Outcomes::open(folder.path()).unwrap();
         let held = again.held();
         assert_eq!(held.files.keys().copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(held.last, 3, "the number of what was refused is given again");
         let read = v1::SettleRequest::decode(fs::read(&held.files[&1].0).unwrap().as_slice()).unwrap();
         assert_eq!(read, settle("eff-1", 10));
     }

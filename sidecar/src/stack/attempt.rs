@@ -15,6 +15,7 @@ use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Terms, Word};
 use super::judge;
 use crate::body::SendBody;
+use crate::boot_clock::BootInstant;
 use crate::permit::{self, EffectTerms, LEASE_MARGIN, Permit};
 use crate::target::{Authority, Scheme, Target};
 use crate::upstream::{Cut, Doubt, NotSent, SendFailure};
@@ -118,10 +119,16 @@ impl Attempt<'_> {
     fn permit(&self) -> Permit {
         let lease_end = self.granted.lease.end();
         // The first try is bound by `send_by`. A further one follows bytes that are out already: the lease governs it.
-        let send_by = if self.tries == 1 { self.granted.send_by } else { lease_end.borrow().before(LEASE_MARGIN) };
+        let send_by = if self.tries == 1 { self.granted.send_by } else { self.again_by(lease_end.borrow().before(LEASE_MARGIN)) };
         let terms =
             EffectTerms { send_by, lease_end, idempotent: self.effect.judged.tool.is_idempotent(), fresh_connection: self.tries > 1 };
         Permit::effect(permit::Granted::by_ledger(), terms)
+    }
+
+    /// Nor does it go out once the far side may have forgotten the key.
+    fn again_by(&self, governed: BootInstant) -> BootInstant {
+        let left = self.effect.key_known_for(self.granted);
+        left.map_or(governed, |left| self.effect.stack.clock.now().after(left).min(governed))
     }
 
     fn deadline(&self) -> Duration {

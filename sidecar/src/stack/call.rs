@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, Method, Uri};
 use kybernis_core::cel::RequestFacts;
 use kybernis_core::ids::{RunId, SpanId};
@@ -39,7 +39,7 @@ pub(super) struct Call {
     pub(super) explicit_run: bool,
     /// Its refusals are spoken in gRPC.
     pub(super) grpc: bool,
-    /// It asks for an upgrade.
+    /// It asks for an upgrade, and its method is one that does nothing by itself.
     pub(super) upgrade: bool,
     /// When it came, on two clocks.
     pub(super) began: (Timestamp, Instant),
@@ -48,7 +48,7 @@ pub(super) struct Call {
 impl Call {
     /// Reads the head of a request. The refusal of a head that makes no sense names what is wrong with it.
     pub(super) fn read(
-        parts: http::request::Parts,
+        mut parts: http::request::Parts,
         route: Target,
         controls: Controls,
         identity: &Identity,
@@ -72,7 +72,11 @@ impl Call {
             Some(run) if *run != identity.run || broken("one_s_own_run_changes_nothing") => (run.clone(), true),
             Some(_) | None => (identity.run.clone(), identity.explicit_run),
         };
-        let upgrade = crate::upstream::wants_upgrade(&parts.headers);
+        let upgrade = crate::upstream::wants_upgrade(&parts.headers) && (head.is_read() || broken("only_a_read_becomes_a_session"));
+        if !upgrade {
+            // Whoever offers one may be answered without it (RFC 9110, 7.8): an effect stays an effect.
+            parts.headers.remove(UPGRADE);
+        }
         let http::request::Parts { method, uri, headers, .. } = parts;
         Ok(Self { method, uri, headers, route, head, url, controls, run, explicit_run, grpc, upgrade, began: (now, Instant::now()) })
     }

@@ -7,6 +7,7 @@ use kybernis_core::ids::EffectId;
 use kybernis_core::machine::{Fence, Observation, Seen};
 
 use crate::delivery::{Delivery, Fate};
+use crate::spool::is_alone;
 
 /// Answers whose fate is open at a time. Beyond it the ledger keeps taking them for unread, which is the safe side.
 const WATCHED_MAX: usize = 16 * 1024;
@@ -61,11 +62,27 @@ impl Callers {
         self.state().watched.retain(|(known, _)| (&known.0, known.1) != (effect, fence));
     }
 
-    /// What there is to tell now. What is not told in the end goes back by [`Callers::not_told`].
-    pub(super) fn observe(&self) -> Vec<Observation> {
+    /// The ledger has named an effect that went out without it.
+    pub(super) fn adopted(&self, alone: &EffectId, effect: &EffectId, fence: Fence) {
         let mut state = self.state();
-        let mut news = std::mem::take(&mut state.untold);
+        let State { watched, untold } = &mut *state;
+        for (name, _) in watched.iter_mut().filter(|(name, _)| name.0 == *alone) {
+            *name = (effect.clone(), fence);
+        }
+        for seen in untold.iter_mut().filter(|seen| seen.effect == *alone) {
+            (seen.effect, seen.fence) = (effect.clone(), fence);
+        }
+    }
+
+    /// What there is to tell now, of effects that the ledger knows.
+    fn observe(&self) -> Vec<Observation> {
+        let mut state = self.state();
+        let (unnamed, mut news) = std::mem::take(&mut state.untold).into_iter().partition(|seen| is_alone(&seen.effect));
+        state.untold = unnamed;
         state.watched.retain_mut(|((effect, fence), watched)| {
+            if is_alone(effect) {
+                return true;
+            }
             let mut tell = |seen| news.push(Observation { effect: effect.clone(), fence: *fence, seen });
             match watched.delivery.fate() {
                 Fate::Read => {
@@ -90,8 +107,34 @@ impl Callers {
         news
     }
 
-    /// The call that carried these did not get through.
-    pub(super) fn not_told(&self, observed: Vec<Observation>) {
-        self.state().untold.extend(observed);
+    /// The same, for a call that may not get through.
+    pub(super) fn news(&self) -> News<'_> {
+        News { callers: self, seen: self.observe() }
+    }
+}
+
+/// What a call to the ledger carries; kept for the next one unless it is told.
+#[derive(Debug)]
+pub(super) struct News<'a> {
+    callers: &'a Callers,
+    seen: Vec<Observation>,
+}
+
+impl News<'_> {
+    pub(super) fn seen(&self) -> &[Observation] {
+        &self.seen
+    }
+
+    /// The ledger has them.
+    pub(super) fn told(mut self) {
+        self.seen.clear();
+    }
+}
+
+impl Drop for News<'_> {
+    fn drop(&mut self) {
+        if !self.seen.is_empty() {
+            self.callers.state().untold.append(&mut self.seen);
+        }
     }
 }

@@ -100,19 +100,23 @@ impl Stack {
         let mut backoff = Backoff::new();
         loop {
             let mut message = message.clone();
-            let observed = self.callers.observe();
-            message.observed = observed.iter().map(Into::into).collect();
+            // Whatever ends this before the ledger has answered, the news are told another time.
+            let news = self.callers.news();
+            message.observed = news.seen().iter().map(Into::into).collect();
             let asked = tokio::time::timeout(parked + ANSWER_WITHIN, self.control.decide(message)).await;
             let away = match asked {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => {
+                    news.told();
+                    return Ok(answer);
+                }
                 Ok(Err(CallError::Refused(reason))) => {
                     tracing::error!(reason, "the ledger takes a decision for invalid");
-                    return Err(Refusal::new(Code::LedgerUnavailable, "The ledger does not take this sidecar's question; see its log."));
+                    return Err(Refusal::new(Code::BadRequest, format!("The ledger takes no decision on this call: {reason}. Nothing was sent.")));
                 }
                 Ok(Err(CallError::Away(reason))) => reason,
                 Err(_) => "it does not answer".to_owned(),
             };
-            self.callers.not_told(observed);
+            drop(news);
             if Instant::now() >= until || broken("a_call_is_held_for_the_ledger") {
                 tracing::warn!(reason = away, "a call was refused because the ledger is away");
                 return Err(ledger_away());

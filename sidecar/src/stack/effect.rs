@@ -82,8 +82,14 @@ impl Effect {
         loop {
             match self.decide(&mut caller).await {
                 Ok(Decided::Granted { grant, send_by, lease_end }) => {
+                    self.note_sent(&grant.effect);
                     let lease = self.stack.leases.hold(grant.effect.clone(), grant.fence, lease_end);
                     let granted = Granted { grant, send_by, lease, at: Instant::now(), claim: None };
+                    // Between the question and the grant another call may have gone out on a claim.
+                    if let Err(refusal) = self.meets_no_claim() {
+                        self.on_record(&granted, SettleOutcome::NotSent(NotSentProof::ZeroBytesWritten)).await;
+                        return self.refuse(refusal, &mut caller);
+                    }
                     match self.exchange(granted, &mut caller).await {
                         After::Over => return,
                         After::DecideAgain(wait) => tokio::time::sleep(wait).await,
@@ -103,7 +109,7 @@ impl Effect {
                     return self.refuse(Refusal::new(Code::PolicyStale, "The policy keeps changing; ask again."), &mut caller);
                 }
                 Ok(Decided::CallerGone) => return,
-                Err(refusal) if self.may_go_alone(&refusal) => match self.go_alone() {
+                Err(refusal) if self.may_go_alone(&refusal) => match self.go_alone().await {
                     Ok(granted) => {
                         self.exchange(granted, &mut caller).await;
                         return;
@@ -126,6 +132,7 @@ impl Effect {
             let detail = "The sidecar holds as many outcomes as it may until the ledger takes them. Nothing was sent; ask again later.";
             return Err(Refusal::new(Code::SpoolFull, detail));
         }
+        self.meets_no_claim()?;
         for _ in 0..POLICY_CHANGES {
             let decided = self.stack.decide(&self.ask(), caller).await?;
             match decided {
@@ -164,7 +171,10 @@ impl Effect {
         if let Some(denial) = self.judged.denial() {
             return Err(denial);
         }
+        let known = self.named.fingerprint;
         self.named = self.judged.name(&self.call, &self.intake, &self.identity)?;
+        // A streamed body has been hashed to its end already, and cannot be once more.
+        self.named.fingerprint = self.named.fingerprint.or(known);
         Ok(())
     }
 
@@ -211,7 +221,7 @@ impl Effect {
         }
         let (Some(terms), Some(end)) = (terms, ended.attempt_end()) else { return Next::Stop };
         let rule: RetryRule = terms.rule();
-        let repeatable = self.judged.tool.is_repeatable() && self.intake.is_whole() && self.key_still_known(granted);
+        let repeatable = self.judged.tool.is_repeatable() && self.intake.is_whole();
         let safety = if repeatable || broken("only_what_is_declared_is_retried") { Safety::Repeatable } else { Safety::Once };
         // After a try that may have been executed, neither a refusal nor proof about a later try frees the key.
         let end = match end {
@@ -221,15 +231,23 @@ impl Effect {
         let follows = next(&rule, safety, self.attempt + tries - 1, end, ended.retry_after(), false, jitter());
         match follows {
             Next::Again(wait) | Next::DecideAgain(wait) if wait.to_std() > WAIT_MAX => Next::Stop,
-            Next::DecideAgain(wait) if tainted && repeatable => Next::Again(wait),
+            Next::DecideAgain(wait) if tainted && repeatable => self.while_known(wait, granted),
             Next::DecideAgain(_) if tainted || !self.intake.is_whole() => Next::Stop,
+            Next::Again(wait) => self.while_known(wait, granted),
             other => other,
         }
     }
 
-    /// Whether the far side still remembers the key of the first try.
-    fn key_still_known(&self, granted: &Granted) -> bool {
-        self.judged.tool.is_idempotent() || self.judged.tool.upstream_key_ttl().is_none_or(|ttl| granted.at.elapsed() < ttl.to_std())
+    /// The next try under this grant, if the far side will still remember the key of the first.
+    fn while_known(&self, wait: Millis, granted: &Granted) -> Next {
+        let known = self.key_known_for(granted).is_none_or(|left| wait.to_std() < left);
+        if known || broken("a_key_is_not_outlived") { Next::Again(wait) } else { Next::Stop }
+    }
+
+    /// How long the far side still remembers the key of the first try; `None` where it does not need to.
+    pub(super) fn key_known_for(&self, granted: &Granted) -> Option<Duration> {
+        let ttl = self.judged.tool.upstream_key_ttl().filter(|_| !self.judged.tool.is_idempotent())?;
+        Some(ttl.to_std().saturating_sub(granted.at.elapsed()))
     }
 
     /// A try that is followed by another has a span of its own.
@@ -312,9 +330,13 @@ impl Effect {
             policy_id: refusal.policy_id.clone().or_else(|| self.judged.policy_id()),
             ..refusal.clone()
         };
-        let mut response = refuse::to_response(&refusal, self.call.grpc);
+        caller.answer(self.to_response(&refusal));
+    }
+
+    pub(super) fn to_response(&self, refusal: &Refusal) -> Response<ResponseBody> {
+        let mut response = refuse::to_response(refusal, self.call.grpc);
         response.headers_mut().insert("x-kyb-attempt", self.attempt.into());
-        caller.answer(response);
+        response
     }
 
     fn refusal_of(&self, refuse: Refuse) -> Refusal {

@@ -23,6 +23,8 @@ const BUFFERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long after its first message a gRPC call's end may come and still be a unary call's.
 const UNARY_ENDS_WITHIN: Duration = Duration::from_millis(250);
+/// How long a gRPC call's first message may take; one that waits longer lets the far side speak first.
+const UNARY_BEGINS_WITHIN: Duration = Duration::from_secs(5);
 /// The compression flag and the length before each gRPC message.
 const GRPC_PREFIX: usize = 5;
 
@@ -53,10 +55,7 @@ impl Intake {
     /// Reads up to `bound` bytes.
     pub(super) async fn read(headers: &HeaderMap, body: RequestBody, bound: u64) -> Result<Self, Refusal> {
         let reading = tokio::time::timeout(BUFFERED_WITHIN, Self::buffer(body, bound)).await;
-        let mut intake = reading.unwrap_or_else(|_| {
-            let detail = format!("The request body did not arrive within {} s.", BUFFERED_WITHIN.as_secs());
-            Err(Refusal::new(Code::BadRequest, detail))
-        })?;
+        let mut intake = reading.unwrap_or_else(|_| Err(too_slow()))?;
         if intake.rest.is_none() {
             intake.json = parse(headers, &intake.bytes)?;
         }
@@ -100,8 +99,8 @@ impl Intake {
     }
 
     /// The first message of a gRPC call, and its end where that comes with it. A unary client sends both at once; one that
-    /// keeps its side open streams.
-    pub(super) async fn read_grpc(mut body: RequestBody, bound: u64) -> Result<Self, Refusal> {
+    /// keeps its side open streams. A call that is `named` by a key is one effect, however slowly it comes.
+    pub(super) async fn read_grpc(mut body: RequestBody, bound: u64, named: bool) -> Result<Self, Refusal> {
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::new();
         loop {
@@ -109,8 +108,14 @@ impl Intake {
             if body.is_end_stream() {
                 return Ok(Self { bytes: bytes.freeze(), ..ended });
             }
-            let patience = if has_message(&bytes) || bytes.is_empty() { UNARY_ENDS_WITHIN } else { BUFFERED_WITHIN };
+            let patience = match bytes.len() {
+                _ if named && !broken("a_named_call_is_no_session") => BUFFERED_WITHIN,
+                0 => UNARY_BEGINS_WITHIN,
+                _ if has_message(&bytes) => UNARY_ENDS_WITHIN,
+                _ => BUFFERED_WITHIN,
+            };
             let stream = match tokio::time::timeout(patience, body.frame()).await {
+                Err(_) if patience == BUFFERED_WITHIN => return Err(too_slow()),
                 Err(_) => true,
                 Ok(None) => return Ok(Self { bytes: bytes.freeze(), ..ended }),
                 Ok(Some(Err(_))) => return Err(Refusal::new(Code::BadRequest, "The request body was cut short.")),
@@ -215,6 +220,10 @@ impl HashOfStream {
         let mut passing = self.lock();
         if passing.ended { passing.print.take().map(Fingerprinter::finish) } else { None }
     }
+}
+
+fn too_slow() -> Refusal {
+    Refusal::new(Code::BadRequest, format!("The request body did not arrive within {} s.", BUFFERED_WITHIN.as_secs()))
 }
 
 /// Whether a whole length-prefixed message has come (gRPC over HTTP/2, "Length-Prefixed-Message").

@@ -67,7 +67,8 @@ pub(super) async fn take_in(
         return Ok(Intake::streamed(body));
     }
     let bound = snapshot.policy().settings().body_bytes;
-    if call.grpc { Intake::read_grpc(body, bound).await } else { Intake::read(&call.headers, body, bound).await }
+    let named = call.controls.key.is_some() || tool.has_key();
+    if call.grpc { Intake::read_grpc(body, bound, named).await } else { Intake::read(&call.headers, body, bound).await }
 }
 
 /// The verdict on a call whose body has been taken in.

@@ -80,23 +80,22 @@ impl Leases {
         loop {
             ticks.tick().await;
             let leases: Vec<_> = self.held().keys().cloned().collect();
-            let observed = callers.observe();
-            if leases.is_empty() && observed.is_empty() {
+            let news = callers.news();
+            if leases.is_empty() && news.seen().is_empty() {
                 continue;
             }
-            let renew = Renew { boot: control.boot().clone(), leases: leases.clone(), lease: lease_ms(), observed: observed.clone() };
+            let renew = Renew { boot: control.boot().clone(), leases: leases.clone(), lease: lease_ms(), observed: news.seen().to_vec() };
             // Counted from before the call: the ledger cannot have counted from earlier.
             let end = clock.now().after(LEASE);
             match tokio::time::timeout(EVERY, control.renew((&renew).into())).await {
-                Ok(Ok(lost)) => self.renewed(&leases, &lost, end),
+                Ok(Ok(lost)) => {
+                    news.told();
+                    self.renewed(&leases, &lost, end);
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, leases = leases.len(), "leases could not be renewed");
-                    callers.not_told(observed);
                 }
-                Err(_) => {
-                    tracing::warn!(leases = leases.len(), "the ledger did not answer a renewal in time");
-                    callers.not_told(observed);
-                }
+                Err(_) => tracing::warn!(leases = leases.len(), "the ledger did not answer a renewal in time"),
             }
         }
     }

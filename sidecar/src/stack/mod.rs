@@ -47,6 +47,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::alone::Sent;
 use self::call::{Call, new_span};
 use self::callers::Callers;
 use self::decide::{HOLD, ledger_away};
@@ -80,11 +81,12 @@ pub struct Stack {
     callers: Arc<Callers>,
     room: Arc<Semaphore>,
     runs: Runs,
+    sent: Sent,
     tasks: TaskTracker,
 }
 
 impl Stack {
-    /// Builds the stack and starts what works behind it: renewals and probes.
+    /// Builds the stack and starts what works behind it: renewals, probes, and what the spool has to deliver.
     pub fn start(control: Control, spool: Spool, upstream: Upstream, clock: BootClock, closing: CancellationToken) -> Arc<Self> {
         let stack = Arc::new(Self {
             control,
@@ -95,10 +97,17 @@ impl Stack {
             callers: Arc::default(),
             room: Arc::new(Semaphore::new(ANSWERS_KEPT)),
             runs: Runs::default(),
+            sent: Sent::default(),
             tasks: TaskTracker::new(),
         });
         let renewing = Arc::clone(&stack.leases).keep(stack.control.clone(), Arc::clone(&stack.callers), stack.clock.clone());
         tokio::spawn(renewing);
+        let adopting = Arc::downgrade(&stack);
+        stack.spool.deliver(&stack.control, move |adoption| {
+            if let Some(stack) = adopting.upgrade() {
+                stack.adopted(adoption);
+            }
+        });
         tokio::spawn(probes::serve(Arc::clone(&stack), closing));
         stack
     }

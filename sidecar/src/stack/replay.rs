@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::decide::{HOLD, ledger_away};
 use super::effect::Effect;
 use super::record::{Span, Stamp, span_type};
-use super::{refuse, reply};
+use super::reply;
 use crate::body::{self, ResponseBody};
 use crate::control::{Backoff, CallError};
 
@@ -31,8 +31,9 @@ impl Effect {
                 refusal.dedupe_of = Some(replay.span.clone());
                 refusal.run = Some(self.call.run.clone());
                 refusal.span = Some(self.span.clone());
+                refusal.policy_id = self.judged.policy_id();
                 self.stack.record(&span.refused(&refusal));
-                refuse::to_response(&refusal, self.call.grpc)
+                self.to_response(&refusal)
             }
         }
     }
@@ -48,7 +49,8 @@ impl Effect {
         let until = Instant::now() + HOLD;
         let mut backoff = Backoff::new();
         loop {
-            match self.fetch(replay).await {
+            let fetched = tokio::time::timeout_at(until, self.fetch(replay)).await;
+            match fetched.unwrap_or_else(|_| Err(CallError::Away("it does not answer".to_owned()))) {
                 Ok(bytes) if BodyDigest::from_bytes(Sha256::digest(&bytes).into()) == answer.digest => return Ok(bytes.into()),
                 Ok(_) => return Err(unavailable(answer, "Its kept answer is damaged")),
                 Err(CallError::Refused(_)) => return Err(unavailable(answer, "Its answer is no longer kept")),

@@ -6,10 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use kybernis_core::ids::RunId;
 
 use super::call::Call;
-use crate::control::Control;
+use crate::control::{CallError, Control};
 
 /// Runs that are known to be ours. Beyond it they are asked for again.
 const KNOWN_MAX: usize = 1024;
+/// How long a read waits to hear whose run it names.
+const ASK: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The named runs that the ledger has let this agent enter.
 #[derive(Debug, Default)]
@@ -22,7 +24,8 @@ impl Runs {
         if call.controls.run.is_none() || control.identity().is_some_and(|identity| identity.run == call.run) || self.knows(&call.run) {
             return false;
         }
-        match control.enter_run(&call.run).await {
+        let asked = tokio::time::timeout(ASK, control.enter_run(&call.run)).await;
+        match asked.unwrap_or_else(|_| Err(CallError::Away("it does not answer".to_owned()))) {
             Ok(None) => {
                 self.note(&call.run);
                 false

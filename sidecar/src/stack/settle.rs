@@ -20,7 +20,7 @@ pub(super) enum Recorded {
     Acknowledged(Option<GateId>),
     /// On the sidecar's disk; the ledger will have it.
     Spooled,
-    /// The ledger knows no such effect of ours.
+    /// The ledger knows no such effect of ours; the outcome is kept on disk for people to look at.
     Unknown,
 }
 
@@ -29,7 +29,7 @@ impl Stack {
     pub(super) async fn settle_claim(&self, claim: u64, settle: &Settle, body: Vec<u8>) -> Recorded {
         let request = settle_request(settle, body);
         let mut backoff = Backoff::new();
-        while let Err(error) = self.spool.claims.settled(claim, request.clone()) {
+        while let Err(error) = self.spool.claims.settled(claim, &request).await {
             tracing::error!(%error, "a claim's outcome could not be spooled");
             backoff.wait().await;
         }
@@ -44,7 +44,10 @@ impl Stack {
             match tokio::time::timeout(PATIENCE, self.control.settle(request.clone())).await {
                 Ok(Ok(reply)) => return Recorded::Acknowledged(GateId::new(&reply.gate).ok()),
                 Ok(Err(CallError::Refused(reason))) => {
-                    tracing::error!(effect = %settle.effect, reason, "the ledger does not take an outcome");
+                    tracing::error!(effect = %settle.effect, reason, "the ledger does not take an outcome; it is kept as .refused");
+                    if let Err(error) = self.spool.outcomes.refused(&request).await {
+                        tracing::error!(%error, "a refused outcome could not be kept");
+                    }
                     return Recorded::Unknown;
                 }
                 Ok(Err(CallError::Away(reason))) => tracing::warn!(reason, "an outcome goes to the spool: the ledger is away"),
