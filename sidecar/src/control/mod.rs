@@ -187,18 +187,25 @@ impl Control {
         let _ = self.policy.clone().wait_for(|now| now.as_ref().is_some_and(|now| now.digest() != digest)).await;
     }
 
+    /// Tokens rotate: one that the ledger no longer takes is read again, and the call may be made once more.
+    fn failed(&self, status: Status) -> CallError {
+        if status.code() == Code::Unauthenticated {
+            self.token.read_again();
+        }
+        status.into()
+    }
+
     async fn register(&self) -> Arc<Identity> {
         let mut wait = RETRY_MIN;
         loop {
             let request = v1::RegisterRequest { boot: self.boot.to_string(), capture: self.capture.to_string() };
             let answered = self.client.clone().register(request).await;
-            match answered.map_err(CallError::from).and_then(|reply| identity(reply.into_inner())) {
+            match answered.map_err(|status| self.failed(status)).and_then(|reply| identity(reply.into_inner())) {
                 Ok(identity) => return Arc::new(identity),
                 Err(CallError::Away(reason)) => tracing::debug!(reason, "the ledger is not there yet"),
                 Err(CallError::Refused(reason)) => tracing::error!(reason, "the ledger does not take this sidecar"),
             }
             tokio::time::sleep(wait).await;
-            self.token.read_again();
             wait = (wait * 2).min(RETRY_MAX);
         }
     }
@@ -208,7 +215,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: a repeat with the same ids gets the same answer.
     pub async fn decide(&self, request: v1::DecideRequest) -> Result<DecideAnswer, CallError> {
-        let reply = self.client.clone().decide(request).await?;
+        let reply = self.client.clone().decide(request).await.map_err(|status| self.failed(status))?;
         Ok(decide_answer(reply.into_inner())?)
     }
 
@@ -217,7 +224,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn settle(&self, request: v1::SettleRequest) -> Result<v1::SettleReply, CallError> {
-        Ok(self.client.clone().settle(request).await?.into_inner())
+        Ok(self.client.clone().settle(request).await.map_err(|status| self.failed(status))?.into_inner())
     }
 
     /// Keeps leases; returns the lost ones.
@@ -225,7 +232,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the leases go on only as far as the last answer said.
     pub async fn renew(&self, request: v1::RenewRequest) -> Result<Vec<(EffectId, Fence)>, CallError> {
-        let reply = self.client.clone().renew(request).await?.into_inner();
+        let reply = self.client.clone().renew(request).await.map_err(|status| self.failed(status))?.into_inner();
         Ok(reply.lost.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
     }
 
@@ -234,7 +241,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn abandon(&self, request: v1::AbandonRequest) -> Result<(), CallError> {
-        self.client.clone().abandon(request).await?;
+        self.client.clone().abandon(request).await.map_err(|status| self.failed(status))?;
         Ok(())
     }
 
@@ -243,7 +250,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: nothing is known.
     pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
-        let reply = self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await?.into_inner();
+        let reply = self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await.map_err(|status| self.failed(status))?.into_inner();
         Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 
@@ -253,7 +260,7 @@ impl Control {
     /// [`CallError::Refused`] when none is kept.
     pub async fn fetch_body(&self, effect: &EffectId, fence: Fence) -> Result<tonic::Streaming<v1::BodyChunk>, CallError> {
         let request = v1::FetchBodyRequest { effect: effect.to_string(), fence: fence.get() };
-        Ok(self.client.clone().fetch_body(request).await?.into_inner())
+        Ok(self.client.clone().fetch_body(request).await.map_err(|status| self.failed(status))?.into_inner())
     }
 
     /// Sends span batches and receives acknowledgements until either side ends.
@@ -264,7 +271,7 @@ impl Control {
         &self,
         batches: impl futures::Stream<Item = v1::SpanBatch> + Send + 'static,
     ) -> Result<tonic::Streaming<v1::SpanAck>, CallError> {
-        Ok(self.client.clone().stream_spans(batches).await?.into_inner())
+        Ok(self.client.clone().stream_spans(batches).await.map_err(|status| self.failed(status))?.into_inner())
     }
 
     /// Probe orders for this agent's effects in doubt.
@@ -273,7 +280,7 @@ impl Control {
     /// [`CallError::Away`]: to be asked for again.
     pub async fn watch_probes(&self) -> Result<tonic::Streaming<v1::ProbeOrder>, CallError> {
         let request = v1::WatchProbesRequest { boot: self.boot.to_string() };
-        Ok(self.client.clone().watch_probes(request).await?.into_inner())
+        Ok(self.client.clone().watch_probes(request).await.map_err(|status| self.failed(status))?.into_inner())
     }
 
     /// What a probe found.
@@ -281,7 +288,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the ledger orders the probe again.
     pub async fn report_probe(&self, report: v1::ProbeReport) -> Result<(), CallError> {
-        self.client.clone().report_probe(report).await?;
+        self.client.clone().report_probe(report).await.map_err(|status| self.failed(status))?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use kybernis_core::ids::BodyDigest;
 use kybernis_core::machine::{DoubtCause, Settle, SettleOutcome, StoredAnswer};
 use kybernis_core::mutation::broken;
+use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,8 +18,8 @@ use tokio::time::Instant;
 use super::attempt::{cause_of_cut, is_empty};
 use super::caller::Caller;
 use super::effect::{EFFECT_MAX, Effect, Granted};
-use super::heard::{Heard, HeardBody, Word, cut_of};
-use super::record::{Stamp, strip};
+use super::heard::{Heard, HeardBody, Word, at_end, cut_of};
+use super::record::{Stamp, strip, stripped};
 use super::reply::{self, Teller};
 use super::settle::Recorded;
 use super::{call, never_stored};
@@ -62,7 +63,8 @@ impl Passing {
         }
     }
 
-    fn stored(self, head: &http::response::Parts, trailers: Option<&HeaderMap>) -> (StoredAnswer, Vec<u8>) {
+    /// The answer for the record, its body, and the room that the body takes until it is there.
+    fn stored(self, head: &http::response::Parts, trailers: Option<&HeaderMap>) -> (StoredAnswer, Vec<u8>, Vec<OwnedSemaphorePermit>) {
         let stored = self.kept.is_some();
         let body = self.kept.map(|kept| kept.concat()).unwrap_or_default();
         let end_to_end = |headers: &HeaderMap| call::pairs(headers).into_iter().filter(|(name, _)| !never_stored(name)).collect();
@@ -74,7 +76,7 @@ impl Passing {
             len: self.len,
             stored,
         };
-        (answer, body)
+        (answer, body, self.room)
     }
 }
 
@@ -102,6 +104,9 @@ impl Effect {
             bytes_out: (self.intake.bytes.len() as u64).max(self.hash.bytes()),
             bytes_in,
         };
+        if matches!(settle.outcome, SettleOutcome::Rejected { .. } | SettleOutcome::NotSent(_)) {
+            self.stack.sent.freed(&settle.effect);
+        }
         match granted.claim {
             None => self.stack.settle(&settle, body).await,
             Some(claim) => self.stack.settle_claim(claim, &settle, body).await,
@@ -112,13 +117,15 @@ impl Effect {
     pub(super) async fn deliver(&self, mut heard: Heard, granted: &Granted, caller: &mut Caller) {
         // What is kept is what the far side said, less what a repeat must not see; what is shown carries our stamp.
         strip(&mut heard.head.headers);
+        heard.body.strip();
         let withheld_head = is_empty(&heard) || self.call.method == Method::HEAD || heard.head.status == StatusCode::NO_CONTENT;
+        let told = heard.told.then_some(Word::Completed);
         match heard.body {
             HeardBody::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
             HeardBody::Streaming { first, .. } if withheld_head => {
                 self.deliver_whole(heard.head, first.unwrap_or_default(), None, granted, caller).await;
             }
-            HeardBody::Streaming { first, rest } => self.deliver_stream(heard.head, first, rest, granted, caller).await,
+            HeardBody::Streaming { first, rest } => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
         }
     }
 
@@ -132,17 +139,17 @@ impl Effect {
     ) {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         passing.take(&bytes);
-        let (answer, body) = passing.stored(&head, trailers.as_ref());
-        let bytes_in = answer.len;
+        let (answer, body, room) = passing.stored(&head, trailers.as_ref());
+        let (status, bytes_in) = (answer.status, answer.len);
         let recorded = self.put_on_record(granted, SettleOutcome::Completed(answer), body, bytes_in).await;
+        drop(room);
+        if recorded == Recorded::Unknown {
+            return self.not_on_record(status, granted, caller);
+        }
         let (mut teller, withheld) = reply::channel((!bytes.is_empty()).then_some(bytes.len() as u64));
         teller.data(bytes.clone(), None);
         let body = if bytes.is_empty() && trailers.is_none() { body::empty() } else { withheld.boxed_unsync() };
-        if recorded == Recorded::Unknown {
-            teller.broken("the outcome is not on record");
-        } else {
-            teller.end(trailers);
-        }
+        teller.end(trailers);
         self.hand_over(head, body, granted, caller);
     }
 
@@ -151,6 +158,7 @@ impl Effect {
         head: http::response::Parts,
         first: Option<Bytes>,
         rest: AnswerBody,
+        told: Option<Word>,
         granted: &Granted,
         caller: &mut Caller,
     ) {
@@ -162,12 +170,13 @@ impl Effect {
         let streamed = self.stream(first, rest, &mut passing, &mut teller, granted).await;
         let outcome = match streamed {
             Streamed::Broken(cause) => Err(SettleOutcome::InDoubt { cause, status: Some(status) }),
-            Streamed::Whole(trailers) => match self.terms(false, 0).at_end(trailers.as_ref()) {
+            Streamed::Whole(trailers) => match told.unwrap_or_else(|| at_end(trailers.as_ref())) {
                 Word::Rejected { not_executed } => Ok((SettleOutcome::Rejected { status, not_executed }, trailers)),
                 Word::Completed | Word::GoesOn => {
-                    let (answer, body) = passing.stored(&kept_head, trailers.as_ref());
+                    let (answer, body, room) = passing.stored(&kept_head, trailers.as_ref());
                     let bytes_in = answer.len;
                     let recorded = self.put_on_record(granted, SettleOutcome::Completed(answer), body, bytes_in).await;
+                    drop(room);
                     return finish(teller, trailers, &recorded);
                 }
                 Word::InDoubt | Word::Cut(_) => Err(SettleOutcome::InDoubt { cause: DoubtCause::Status, status: Some(status) }),
@@ -212,19 +221,25 @@ impl Effect {
                 Ok(Some(Err(error))) => return Streamed::Broken(cause_of_cut(cut_of(&error))),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => next = Some(data),
-                    Err(frame) => {
-                        trailers = frame.into_trailers().ok().map(|mut trailers| {
-                            strip(&mut trailers);
-                            trailers
-                        });
-                    }
+                    Err(frame) => trailers = stripped(frame).into_trailers().ok(),
                 },
             }
         }
     }
 
-    /// Gives the far side's refusal to the caller as it is.
-    pub(super) fn pass_on(&self, heard: Heard, granted: &Granted, caller: &mut Caller) {
+    /// The far side answered and the ledger does not take it: nobody may build on that answer.
+    pub(super) fn not_on_record(&self, status: u16, granted: &Granted, caller: &mut Caller) {
+        self.stack.callers.forget(&granted.grant.effect, granted.grant.fence);
+        let detail = format!(
+            "The far side answered {status}, and the ledger does not take that outcome. It is kept beside the sidecar; look at the far side."
+        );
+        let refusal = Refusal { upstream_status: Some(status), ..Refusal::new(Code::EffectInDoubt, detail) };
+        self.answer_refusal(&refusal, caller);
+    }
+
+    /// Gives the far side's refusal to the caller as it is, less what only we may say.
+    pub(super) fn pass_on(&self, mut heard: Heard, granted: &Granted, caller: &mut Caller) {
+        heard.body.strip();
         let body = match heard.body {
             HeardBody::Whole { bytes, trailers: None } => body::full(bytes),
             HeardBody::Whole { bytes, trailers } => {
@@ -233,10 +248,10 @@ impl Effect {
                 teller.end(trailers);
                 withheld.boxed_unsync()
             }
-            HeardBody::Streaming { first: None, rest } => rest.boxed_unsync(),
+            HeardBody::Streaming { first: None, rest } => rest.map_frame(stripped).boxed_unsync(),
             HeardBody::Streaming { first: Some(first), rest } => {
                 let frames = futures::stream::iter([Ok(http_body::Frame::data(first))]);
-                let rest = http_body_util::BodyStream::new(rest);
+                let rest = http_body_util::BodyStream::new(rest.map_frame(stripped));
                 http_body_util::StreamBody::new(futures::StreamExt::chain(frames, rest)).boxed_unsync()
             }
         };

@@ -23,6 +23,7 @@ use super::judge::{self, Judged, Named};
 use super::leases::Lease;
 use super::pass::WAIT_MAX;
 use super::record::{Span, span_type};
+use super::settle::Recorded;
 use super::{Stack, refuse};
 use crate::body::ResponseBody;
 use crate::boot_clock::BootInstant;
@@ -271,8 +272,10 @@ impl Effect {
             Ended::Completed(heard) => self.deliver(heard, &granted, caller).await,
             Ended::Rejected { heard, not_executed } if !tainted => {
                 let status = heard.head.status.as_u16();
-                self.on_record(&granted, SettleOutcome::Rejected { status, not_executed }).await;
-                self.pass_on(heard, &granted, caller);
+                match self.on_record(&granted, SettleOutcome::Rejected { status, not_executed }).await {
+                    Recorded::Acknowledged(_) | Recorded::Spooled => self.pass_on(heard, &granted, caller),
+                    Recorded::Unknown => self.not_on_record(status, &granted, caller),
+                }
             }
             Ended::Rejected { heard, .. } => {
                 let status = Some(heard.head.status.as_u16());
@@ -305,8 +308,8 @@ impl Effect {
             self.stack.callers.forget(&granted.grant.effect, granted.grant.fence);
         }
         let gate = match self.on_record(granted, outcome).await {
-            super::settle::Recorded::Acknowledged(gate) => gate,
-            super::settle::Recorded::Spooled | super::settle::Recorded::Unknown => None,
+            Recorded::Acknowledged(gate) => gate,
+            Recorded::Spooled | Recorded::Unknown => None,
         };
         let refusal = Refusal {
             gate: gate.clone(),
@@ -323,7 +326,7 @@ impl Effect {
         self.answer_refusal(&refusal, caller);
     }
 
-    fn answer_refusal(&self, refusal: &Refusal, caller: &mut Caller) {
+    pub(super) fn answer_refusal(&self, refusal: &Refusal, caller: &mut Caller) {
         let refusal = Refusal {
             run: Some(self.call.run.clone()),
             span: Some(self.span.clone()),

@@ -10,6 +10,7 @@ use kybernis_core::mutation::broken;
 use kybernis_core::policy::{EffectiveTool, OutcomeWord};
 
 use super::call::pairs;
+use super::record::strip;
 use crate::body::BodyError;
 use crate::upstream::{Answer, AnswerBody, Cut};
 
@@ -45,6 +46,8 @@ pub(super) enum Word {
 pub(super) struct Heard {
     pub(super) head: http::response::Parts,
     pub(super) body: HeardBody,
+    /// The tool or the status has said all there is to say; else the end has the last word.
+    pub(super) told: bool,
 }
 
 /// The rest of it.
@@ -66,13 +69,17 @@ impl Terms<'_> {
         }
         match self.tool.outcome_expression() {
             Some(outcome) if outcome.reads_response_body() => self.hear_body(head, body).await,
-            Some(_) => {
-                let word = self.by_tool(&head, None).unwrap_or_else(|| self.by_status(status));
-                (Heard::streaming(head, body), word)
-            }
-            None if self.grpc && head.status.is_success() => self.hear_grpc(head, body).await,
-            None => (Heard::streaming(head, body), self.by_status(status)),
+            outcome => match outcome.and_then(|_| self.by_tool(&head, None)) {
+                Some(word) => (Heard::streaming(head, body), word),
+                None if self.is_grpc_answer(&head) => self.hear_grpc(head, body).await,
+                None => (Heard::streaming(head, body), self.by_status(status)),
+            },
         }
+    }
+
+    /// Whether gRPC's own status counts (gRPC over HTTP/2): the transport's is 200 whatever became of the call.
+    fn is_grpc_answer(&self, head: &http::response::Parts) -> bool {
+        self.grpc && head.status.is_success()
     }
 
     fn by_status(&self, status: u16) -> Word {
@@ -109,12 +116,18 @@ impl Terms<'_> {
             }
             if bytes.len() > self.bound {
                 tracing::warn!(bound = self.bound, "an answer is longer than `outcome` may read: the effect is in doubt");
-                return (Heard { head, body: HeardBody::Streaming { first: Some(bytes.freeze()), rest: body } }, Word::InDoubt);
+                let body = HeardBody::Streaming { first: Some(bytes.freeze()), rest: body };
+                return (Heard { head, body, told: true }, Word::InDoubt);
             }
         }
         let bytes = bytes.freeze();
         let word = self.by_tool(&head, Json::parse(&bytes).ok().as_ref());
-        let word = word.unwrap_or_else(|| self.by_status(head.status.as_u16()));
+        let word = word.unwrap_or_else(|| match trailers.as_ref().and_then(grpc_word).or_else(|| grpc_word(&head.headers)) {
+            _ if !self.is_grpc_answer(&head) => self.by_status(head.status.as_u16()),
+            Some(word) if !broken("a_grpc_status_counts_where_the_tool_is_silent") => word,
+            Some(_) => Word::Completed,
+            None => Word::InDoubt,
+        });
         (Heard::whole(head, bytes, trailers), word)
     }
 
@@ -127,7 +140,10 @@ impl Terms<'_> {
             None => (Heard::whole(head, Bytes::new(), None), Word::InDoubt),
             Some(Err(error)) => (Heard::whole(head, Bytes::new(), None), Word::Cut(cut_of(&error))),
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => (Heard { head, body: HeardBody::Streaming { first: Some(data), rest: body } }, Word::Completed),
+                Ok(data) => {
+                    let body = HeardBody::Streaming { first: Some(data), rest: body };
+                    (Heard { head, body, told: false }, Word::Completed)
+                }
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     let word = grpc_word(&trailers).unwrap_or(Word::InDoubt);
@@ -137,22 +153,24 @@ impl Terms<'_> {
         }
     }
 
-    /// The last word on an answer that has been streamed whole.
-    pub(super) fn at_end(&self, trailers: Option<&HeaderMap>) -> Word {
-        if self.grpc && self.tool.outcome_expression().is_none() {
-            return trailers.and_then(grpc_word).unwrap_or(Word::InDoubt);
-        }
-        Word::Completed
-    }
 }
 
 impl Heard {
     const fn streaming(head: http::response::Parts, rest: AnswerBody) -> Self {
-        Self { head, body: HeardBody::Streaming { first: None, rest } }
+        Self { head, body: HeardBody::Streaming { first: None, rest }, told: true }
     }
 
     const fn whole(head: http::response::Parts, bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { head, body: HeardBody::Whole { bytes, trailers } }
+        Self { head, body: HeardBody::Whole { bytes, trailers }, told: true }
+    }
+}
+
+impl HeardBody {
+    /// Takes off what only we may say, where the end is at hand already.
+    pub(super) fn strip(&mut self) {
+        if let Self::Whole { trailers: Some(trailers), .. } = self {
+            strip(trailers);
+        }
     }
 }
 
@@ -165,6 +183,11 @@ impl From<StatusWord> for Word {
             StatusWord::InDoubt => Self::InDoubt,
         }
     }
+}
+
+/// The last word on an answer that has been streamed whole: gRPC's status stands behind it.
+pub(super) fn at_end(trailers: Option<&HeaderMap>) -> Word {
+    trailers.and_then(grpc_word).unwrap_or(Word::InDoubt)
 }
 
 fn grpc_word(headers: &HeaderMap) -> Option<Word> {

@@ -20,7 +20,7 @@ use super::attempt::retry_after;
 use super::call::Call;
 use super::intake::{HashOfStream, Intake};
 use super::judge::Judged;
-use super::record::{Span, Stamp, span_type, strip};
+use super::record::{Span, Stamp, span_type, stripped};
 use super::{Stack, refuse};
 use crate::arrival::Arrival;
 use crate::body::{BodyError, ResponseBody};
@@ -255,13 +255,7 @@ impl Body for Counted {
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
                 this.passing.bytes_in += frame.data_ref().map_or(0, |data| data.len() as u64);
-                let frame = match frame.into_trailers() {
-                    Ok(mut trailers) => {
-                        strip(&mut trailers);
-                        Frame::trailers(trailers)
-                    }
-                    Err(frame) => frame,
-                };
+                let frame = stripped(frame);
                 if frame.is_trailers() || this.body.is_end_stream() {
                     this.passing.end(SpanStatus::Ok);
                 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
 use kybernis_core::ids::{GateId, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanEnd, SpanPolicy, SpanStart, SpanStatus, SpanType, Usage};
 use kybernis_core::mutation::broken;
@@ -69,6 +71,17 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// A frame without it, where it carries trailers.
+pub(super) fn stripped(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
 /// A span that needs no word of the ledger's.
 #[derive(Debug)]
 pub(super) struct Span {
@@ -109,11 +122,6 @@ impl Span {
     pub(super) fn noted(mut self, name: &str, value: impl Into<serde_json::Value>) -> Self {
         self.start.attributes.insert(name.to_owned(), value.into());
         self
-    }
-
-    /// The one event of a call whose end the ledger will record.
-    pub(super) fn began(self) -> [KspEvent; 1] {
-        [KspEvent::SpanStart(self.start)]
     }
 
     /// The two events of a call that was refused.
