@@ -665,6 +665,75 @@ fn an_approval_that_was_not_used_in_time_asks_again() {
     assert_ne!(refusal.gate, Some(gate));
 }
 
+/// The request of [`approval`] 1 under a rule that asks `required` people of `class`.
+fn ruled(decision: &str, class: &str, required: u32) -> Decide {
+    Decide { approval: Some(Approval { class: class.to_owned(), ..approval(1, required) }), ..order(decision) }
+}
+
+#[test]
+fn an_approval_serves_no_rule_that_asks_more_people() {
+    for approved_before in [true, false] {
+        let mut ledger = Ledger::default();
+        let weak = ledger.refusal(&ruled("d1", "desk", 1)).gate.unwrap();
+        if approved_before {
+            ledger.vote(&weak, "ada", GateVerdict::Approve);
+        }
+        let asked = ledger.ask(&Command::Decide(Box::new(ruled("d2", "desk", 2))));
+        let Reply::Refuse(refusal) = asked.reply else { panic!("one person's word served a rule that asks two") };
+        let strict = refusal.gate.unwrap();
+        assert_eq!(refusal.code, Code::ApprovalRequired);
+        assert_ne!(strict, weak);
+        assert!(asked.actions.contains(&Action::GateDecided { gate: weak.clone() }), "who waits for the old gate must ask again");
+        assert_eq!(ledger.state.gate(&weak).unwrap().phase, GatePhase::Superseded);
+        assert!(
+            matches!(ledger.vote(&weak, "bob", GateVerdict::Approve).reply, Reply::Refuse(refuse) if refuse.code == Code::GateClosed),
+            "the old gate takes no more words"
+        );
+        ledger.vote(&strict, "ada", GateVerdict::Approve);
+        assert_eq!(ledger.refusal(&ruled("d3", "desk", 2)).gate.as_ref(), Some(&strict));
+        ledger.vote(&strict, "bob", GateVerdict::Approve);
+        assert_eq!(ledger.grant(&ruled("d4", "desk", 1)).approval, Some(strict), "more people than asked are enough");
+    }
+}
+
+#[test]
+fn an_approval_serves_no_rule_of_another_class() {
+    let mut ledger = Ledger::default();
+    let desk = ledger.refusal(&ruled("d1", "desk", 2)).gate.unwrap();
+    ledger.vote(&desk, "ada", GateVerdict::Approve);
+    ledger.vote(&desk, "bob", GateVerdict::Approve);
+    let treasury = ledger.refusal(&ruled("d2", "treasury", 1)).gate.unwrap();
+    assert_ne!(treasury, desk);
+    // Two rules of one policy may ask two classes about the same request, and neither's gate ends the other's.
+    assert_eq!(ledger.refusal(&ruled("d3", "treasury", 1)).gate.as_ref(), Some(&treasury));
+    assert_eq!(ledger.grant(&ruled("d4", "desk", 2)).approval, Some(desk));
+}
+
+#[test]
+fn a_denial_holds_whichever_class_is_asked() {
+    let mut ledger = Ledger::default();
+    let desk = ledger.refusal(&ruled("d1", "desk", 1)).gate.unwrap();
+    ledger.vote(&desk, "ada", GateVerdict::Deny);
+    for stricter in [ruled("d2", "desk", 2), ruled("d3", "treasury", 1)] {
+        assert_eq!(ledger.refusal(&stricter).code, Code::ApprovalDenied);
+    }
+}
+
+#[test]
+fn a_gate_that_another_supersedes_leaves_its_place_under_the_cap() {
+    let mut ledger = Ledger::default();
+    let gated = |n: u8, required: u32, decision: &str| Decide {
+        approval: Some(approval(n, required)),
+        keys: vec![KeyDigest::from_bytes([n; 32])],
+        meaning: Meaning::from_bytes([n; 32]),
+        ..order(decision)
+    };
+    (1..=20).for_each(|n| assert_eq!(ledger.refusal(&gated(n, 1, &format!("weak-{n}"))).code, Code::ApprovalRequired));
+    (1..=20).for_each(|n| assert_eq!(ledger.refusal(&gated(n, 2, &format!("strict-{n}"))).code, Code::ApprovalRequired));
+    assert_eq!(ledger.refusal(&gated(21, 2, "one-more")).code, Code::GateLimit);
+    assert_eq!(ledger.state.gates().filter(|gate| gate.phase.is_open()).count(), 20);
+}
+
 #[test]
 fn open_gates_of_one_agent_and_tool_are_capped() {
     let mut ledger = Ledger::default();
