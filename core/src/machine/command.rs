@@ -107,6 +107,9 @@ pub struct Decide {
     pub approval: Option<Approval>,
     /// The attempt's number, from 1.
     pub attempt: u32,
+    /// The effect went out already, while the ledger was away and policy said `failureMode: Open`, under this id. Its record
+    /// takes the id: reports about its caller name it, and the far-side key was made of it.
+    pub adopts: Option<EffectId>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
     pub observed: Vec<Observation>,
     /// How long the lease of a grant lasts.

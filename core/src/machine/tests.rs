@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::ids::{
-    AgentId, BodyDigest, BootId, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RequestDigest,
-    RunId, SpanId, ToolName,
+    AgentId, BodyDigest, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal,
+    RequestDigest, RunId, SpanId, ToolName,
 };
 use crate::reason::Code;
 use crate::time::Millis;
@@ -128,6 +128,7 @@ fn order(decision: &str) -> Decide {
         policy_id: String::new(),
         approval: None,
         attempt: 1,
+        adopts: None,
         observed: Vec::new(),
         lease: LEASE,
         patience_over: false,
@@ -541,6 +542,58 @@ fn proof_of_execution_after_a_dispatch_in_another_batch_is_an_alarm_too() {
     // What the first batch holds alone is known to be done.
     let rest = Decide { keys: vec![KeyDigest::from_bytes([2; 32])], ..order("d3") };
     assert_eq!(ledger.refusal(&rest).code, Code::IdempotencyKeyReused);
+}
+
+/// A call that went out as `own` while the ledger was away.
+fn adopted(own: &str, decide: Decide) -> Decide {
+    Decide { adopts: Some(EffectId::new(own).unwrap()), ..decide }
+}
+
+#[test]
+fn an_effect_that_went_out_alone_is_known_by_the_name_that_it_had() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&adopted("alone-1", unnamed("d1")));
+    assert_eq!((grant.effect.as_str(), grant.fence, grant.generation), ("alone-1", Fence::FIRST, 0));
+    ledger.settle("a", &grant, completed());
+    assert!(matches!(ledger.decide(&unnamed("d2")), Reply::Replay(_)), "its answer was never read");
+    // The sidecar's reports name the effect as it went out.
+    let intended = Decide { observed: vec![seen(&grant, Seen::Read)], ..unnamed("d3") };
+    assert!(matches!(ledger.decide(&intended), Reply::Grant(_)), "a repeat after a delivered answer goes through");
+}
+
+#[test]
+fn an_effect_that_went_out_alone_takes_up_no_other_record() {
+    for ask in [order as fn(&str) -> Decide, unnamed] {
+        let mut ledger = Ledger::default();
+        let first = ledger.grant(&ask("d1"));
+        ledger.settle("a", &first, doubt());
+        let gate = ledger.effect(&first).resolution.clone().unwrap();
+        ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+        let alone = ledger.grant(&adopted("alone-1", ask("d2")));
+        assert_eq!((alone.effect.as_str(), alone.fence), ("alone-1", Fence::FIRST));
+        let mut once_more = ledger.clone();
+        once_more.settle("a", &alone, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+        assert_eq!(once_more.grant(&ask("d3")).effect, alone.effect, "what went last is what a further grant takes up");
+        for mut ledger in [ledger, once_more] {
+            let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+            assert!(late.actions.contains(&Action::Alarm { effect: first.effect.clone() }), "it was executed, and went out again");
+        }
+    }
+}
+
+#[test]
+fn a_claim_is_adopted_once_however_late_it_is_told_again() {
+    let mut ledger = Ledger::default();
+    let ask = adopted("alone-1", order("d1"));
+    let grant = ledger.grant(&ask);
+    assert_eq!(ledger.grant(&ask), grant);
+    ledger.pass(Millis::new(1));
+    ledger.settle("a", &grant, completed());
+    ledger.pass(Millis::from_secs(2 * 3600));
+    ledger.grant(&Decide { keys: vec![KeyDigest::from_bytes([5; 32])], meaning: Meaning::from_bytes([5; 32]), ..order("d2") });
+    assert!(!ledger.state.has_decided(&ask.boot, &ask.decision), "decisions are remembered for an hour");
+    assert_eq!(ledger.refusal(&ask).code, Code::DecisionAbandoned, "settled already");
+    assert_eq!(ledger.refusal(&Decide { decision: DecisionId::new("d9").unwrap(), ..ask }).code, Code::BadRequest);
 }
 
 #[test]

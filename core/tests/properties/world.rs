@@ -170,6 +170,7 @@ impl World {
             policy_id: "trading/large".to_owned(),
             approval: call.approval.map(|(digest, required)| approval(digest, required)),
             attempt: 1,
+            adopts: None,
             observed: observed.collect(),
             lease: LEASE,
             patience_over: call.patience_over,

@@ -102,6 +102,7 @@ fn call(key: u8, decision: &str) -> DecideParts {
         policy_id: String::new(),
         approval: None,
         attempt: 1,
+        adopts: None,
         observed: Vec::new(),
         lease: Millis::from_secs(30),
         patience_over: false,

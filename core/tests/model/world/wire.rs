@@ -42,6 +42,7 @@ impl World {
             policy_id: String::new(),
             approval: None,
             attempt: 1,
+            adopts: None,
             observed: Vec::new(),
             lease: TICK,
             patience_over: true,
