@@ -3,13 +3,14 @@
 use kybernis_core::ids::{
     AgentId, BootId, DecisionId, EffectId, Fingerprint, KeyDigest, Meaning, PolicyDigest, Principal, RequestDigest, RunId, SpanId, ToolName,
 };
-use kybernis_core::machine::{Approval, Decide, DerivedMode, Fence, KeyLevel, Observation, Seen};
+use kybernis_core::key::HINT_MAX;
+use kybernis_core::machine::{ACTION_MAX, Approval, Decide, DerivedMode, Fence, KeyLevel, Observation, Seen};
 use kybernis_core::time::Millis;
 
 use crate::parse::{Invalid, bytes32, name, present, some_name, text};
 use crate::v1;
 
-/// Longest action or summary: one line for people.
+/// Longest name of a rule, class or summary: one line for people.
 const LINE_MAX: usize = 2048;
 
 /// Longest sealed probe request.
@@ -58,10 +59,10 @@ pub fn decide_request(request: v1::DecideRequest, agent: AgentId) -> Result<Deci
         span: name("span", &request.span, SpanId::new)?,
         parent_span: some_name("parent_span", &request.parent_span, SpanId::new)?,
         tool: name("tool", &request.tool, ToolName::new)?,
-        action: text("action", request.action, LINE_MAX)?,
+        action: text("action", request.action, ACTION_MAX)?,
         level,
         keys,
-        key_hint: text("key_hint", request.key_hint, 16)?,
+        key_hint: text("key_hint", request.key_hint, HINT_MAX)?,
         meaning: Meaning::from_bytes(bytes32("meaning", &request.meaning)?),
         fingerprint,
         principal: Principal::from_bytes(bytes32("principal", &request.principal)?),

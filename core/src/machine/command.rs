@@ -12,6 +12,9 @@ use crate::ksp::KspEvent;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
 
+/// Longest [`Decide::action`] in bytes: one line for people. A longer one is cut with [`crate::text::shortened`].
+pub const ACTION_MAX: usize = 2048;
+
 /// One thing asked of the ledger.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -77,13 +80,13 @@ pub struct Decide {
     pub parent_span: Option<SpanId>,
     /// The registration that matched, or the implicit tool.
     pub tool: ToolName,
-    /// `METHOD host/path`, for people.
+    /// `METHOD host/path`, for people; at most [`ACTION_MAX`] bytes.
     pub action: String,
     /// What named the effect.
     pub level: KeyLevel,
     /// Keys to claim, all or none; empty at [`KeyLevel::Derived`].
     pub keys: Vec<KeyDigest>,
-    /// First characters of the key for people; never the whole.
+    /// First characters of the key for people, as [`crate::key::hint`] cuts them; never the whole.
     pub key_hint: String,
     /// What it means, under any key.
     pub meaning: Meaning,
