@@ -1,5 +1,7 @@
 //! What can be asked of the ledger, and what it answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::effect::{DoubtCause, Fence, KeyLevel, NotSentProof, ProbePlan, StoredAnswer};
@@ -113,6 +115,8 @@ pub struct Decide {
     /// The effect went out already, while the ledger was away and policy said `failureMode: Open`, under this id. Its record
     /// takes the id: reports about its caller name it, and the far-side key was made of it.
     pub adopts: Option<EffectId>,
+    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win.
+    pub notes: BTreeMap<String, String>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
     pub observed: Vec<Observation>,
     /// How long the lease of a grant lasts.

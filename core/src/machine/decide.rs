@@ -146,6 +146,7 @@ fn span_start(decide: &Decide, effect: &EffectId, now: Timestamp) -> SpanStart {
     start.attempt = Some(decide.attempt);
     start.idempotency_key = Some(decide.key_hint.clone()).filter(|hint| !hint.is_empty());
     start.input_hash = decide.fingerprint.map(|print| print.to_string());
+    start.attributes = decide.notes.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let mut note = |name: &str, value: &str| start.attributes.insert(name.to_owned(), value.into());
     note("effect_id", effect.as_str());
     note("tool", decide.tool.as_str());

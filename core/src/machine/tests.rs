@@ -1,5 +1,7 @@
 //! Each rule of the contract as a test named after it, over a small ledger that applies, folds and answers.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ids::{
     AgentId, BodyDigest, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal,
@@ -129,6 +131,7 @@ fn order(decision: &str) -> Decide {
         approval: None,
         attempt: 1,
         adopts: None,
+        notes: BTreeMap::new(),
         observed: Vec::new(),
         lease: LEASE,
         patience_over: false,
@@ -819,6 +822,20 @@ fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
     assert_eq!(ledger.refusal(&order("d2")).code, Code::EffectExpired);
     ledger.pass(TOMBSTONE);
     assert!(matches!(ledger.decide(&order("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn what_the_sidecar_notes_stands_in_the_span_that_the_grant_opens() {
+    let mut ledger = Ledger::default();
+    let notes = [("audit", "would deny: desk/limits"), ("tool", "forged")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let outcome = ledger.ask(&Command::Decide(Box::new(Decide { notes: notes.into(), ..order("d1") })));
+    let start = outcome.events.iter().find_map(|event| match &event.fact {
+        Fact::EffectGranted { start, .. } => Some(start),
+        _ => None,
+    });
+    let attributes = &start.unwrap().attributes;
+    assert_eq!(attributes["audit"], "would deny: desk/limits");
+    assert_eq!(attributes["tool"], "broker-orders", "what the ledger says of itself is not the sidecar's to write");
 }
 
 #[test]

@@ -171,6 +171,7 @@ impl World {
             approval: call.approval.map(|(digest, required)| approval(digest, required)),
             attempt: 1,
             adopts: None,
+            notes: BTreeMap::new(),
             observed: observed.collect(),
             lease: LEASE,
             patience_over: call.patience_over,

@@ -103,6 +103,7 @@ fn call(key: u8, decision: &str) -> DecideParts {
         approval: None,
         attempt: 1,
         adopts: None,
+        notes: std::collections::BTreeMap::new(),
         observed: Vec::new(),
         lease: Millis::from_secs(30),
         patience_over: false,
