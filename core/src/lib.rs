@@ -10,4 +10,5 @@ pub mod machine;
 pub mod mutation;
 pub mod policy;
 pub mod reason;
+pub mod text;
 pub mod time;

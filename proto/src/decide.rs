@@ -1,16 +1,26 @@
 //! Decide: what a sidecar asks before the first byte.
 
+use std::collections::{BTreeMap, HashMap};
+
 use kybernis_core::ids::{
     AgentId, BootId, DecisionId, EffectId, Fingerprint, KeyDigest, Meaning, PolicyDigest, Principal, RequestDigest, RunId, SpanId, ToolName,
 };
-use kybernis_core::machine::{Approval, Decide, DerivedMode, Fence, KeyLevel, Observation, Seen};
+use kybernis_core::key::HINT_MAX;
+use kybernis_core::machine::{ACTION_MAX, Approval, Decide, DerivedMode, Fence, KeyLevel, Observation, Seen};
 use kybernis_core::time::Millis;
 
 use crate::parse::{Invalid, bytes32, name, present, some_name, text};
 use crate::v1;
 
-/// Longest action or summary: one line for people.
+/// Longest name of a rule, class or summary: one line for people.
 const LINE_MAX: usize = 2048;
+
+/// Notes of one call, their names and their values in bytes: they stand in the journal for as long as the run does.
+pub const NOTES_MAX: usize = 32;
+/// Longest name of a note.
+pub const NOTE_NAME_MAX: usize = 64;
+/// Longest value of a note; a longer one is cut with [`kybernis_core::text::shortened`].
+pub const NOTE_MAX: usize = 256;
 
 /// Longest sealed probe request.
 const PROBE_MAX: usize = 64 * 1024;
@@ -58,10 +68,10 @@ pub fn decide_request(request: v1::DecideRequest, agent: AgentId) -> Result<Deci
         span: name("span", &request.span, SpanId::new)?,
         parent_span: some_name("parent_span", &request.parent_span, SpanId::new)?,
         tool: name("tool", &request.tool, ToolName::new)?,
-        action: text("action", request.action, LINE_MAX)?,
+        action: text("action", request.action, ACTION_MAX)?,
         level,
         keys,
-        key_hint: text("key_hint", request.key_hint, 16)?,
+        key_hint: text("key_hint", request.key_hint, HINT_MAX)?,
         meaning: Meaning::from_bytes(bytes32("meaning", &request.meaning)?),
         fingerprint,
         principal: Principal::from_bytes(bytes32("principal", &request.principal)?),
@@ -73,6 +83,8 @@ pub fn decide_request(request: v1::DecideRequest, agent: AgentId) -> Result<Deci
         policy_id: text("policy_id", request.policy_id, LINE_MAX)?,
         approval: request.approval.map(approval).transpose()?,
         attempt: request.attempt,
+        notes: notes(request.notes)?,
+        adopts: some_name("adopts", &request.adopts, EffectId::new)?,
         observed,
         lease: lease("lease_ms", request.lease_ms)?,
         patience_over: false,
@@ -118,6 +130,22 @@ fn probe(plan: v1::ProbePlan) -> Result<(kybernis_core::machine::ProbePlan, Vec<
         give_up_after: Millis::new(plan.give_up_after_ms),
     };
     Ok((sealed, plan.request))
+}
+
+fn notes(notes: HashMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+    if notes.len() > NOTES_MAX {
+        return Err(Invalid::new("notes", format!("has {} entries; at most {NOTES_MAX} are allowed", notes.len())));
+    }
+    for (name, value) in &notes {
+        if !(1..=NOTE_NAME_MAX).contains(&name.len()) {
+            return Err(Invalid::new("notes", format!("has a name of {} bytes; 1 to {NOTE_NAME_MAX} are allowed", name.len())));
+        }
+        if value.len() > NOTE_MAX {
+            let rule = format!("{name:?} has a value of {} bytes; at most {NOTE_MAX} are allowed", value.len());
+            return Err(Invalid::new("notes", rule));
+        }
+    }
+    Ok(notes.into_iter().collect())
 }
 
 fn approval(approval: v1::Approval) -> Result<Approval, Invalid> {
@@ -220,10 +248,74 @@ impl DecideParts {
             policy_id: decide.policy_id.clone(),
             approval: decide.approval.as_ref().map(Into::into),
             attempt: decide.attempt,
+            notes: decide.notes.clone().into_iter().collect(),
+            adopts: decide.adopts.as_ref().map(ToString::to_string).unwrap_or_default(),
             observed: decide.observed.iter().map(Into::into).collect(),
             lease_ms: decide.lease.get(),
             wait_ms: self.wait.get(),
             hold_ms: self.hold.get(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> v1::DecideRequest {
+        v1::DecideRequest {
+            boot: "boot-1".to_owned(),
+            decision: "d-1".to_owned(),
+            run: "run-1".to_owned(),
+            span: "span-1".to_owned(),
+            tool: "orders".to_owned(),
+            action: "POST broker.test/v1/orders".to_owned(),
+            level: v1::KeyLevel::Tool.into(),
+            keys: vec![vec![1; 32]],
+            meaning: vec![2; 32],
+            principal: vec![3; 32],
+            derived: v1::DerivedMode::Default.into(),
+            policy: vec![4; 32],
+            attempt: 1,
+            lease_ms: 30_000,
+            adopts: "alone-1".to_owned(),
+            notes: HashMap::from([("audit".to_owned(), "would deny".to_owned())]),
+            ..Default::default()
+        }
+    }
+
+    fn parse(request: v1::DecideRequest) -> Result<DecideParts, Invalid> {
+        decide_request(request, AgentId::new("trader").unwrap())
+    }
+
+    #[test]
+    fn a_message_says_what_it_was_made_of() {
+        assert_eq!(parse(request()).unwrap().to_message(), request());
+    }
+
+    #[test]
+    fn lines_as_core_cuts_them_are_taken() {
+        let key_hint = kybernis_core::key::hint("返金返金返金返金返金");
+        let action = kybernis_core::text::shortened(&"ü".repeat(3000), ACTION_MAX);
+        parse(v1::DecideRequest { key_hint, action, ..request() }).unwrap();
+    }
+
+    #[test]
+    fn notes_are_bounded_and_a_refusal_says_how() {
+        let name = |n: usize| format!("{n:064}");
+        let full: HashMap<_, _> = (0..NOTES_MAX).map(|n| (name(n), "v".repeat(NOTE_MAX))).collect();
+        assert_eq!(parse(v1::DecideRequest { notes: full.clone(), ..request() }).unwrap().decide.notes.len(), NOTES_MAX);
+        let with = |name: String, value: String| HashMap::from([(name, value)]);
+        let mut too_many = full;
+        too_many.insert("one more".to_owned(), String::new());
+        for (notes, rule) in [
+            (too_many, "has 33 entries; at most 32 are allowed"),
+            (with("n".repeat(65), String::new()), "has a name of 65 bytes; 1 to 64 are allowed"),
+            (with(String::new(), String::new()), "has a name of 0 bytes; 1 to 64 are allowed"),
+            (with("audit".to_owned(), "v".repeat(257)), "\"audit\" has a value of 257 bytes; at most 256 are allowed"),
+        ] {
+            let invalid = parse(v1::DecideRequest { notes, ..request() }).unwrap_err();
+            assert_eq!((invalid.field, invalid.rule.as_str()), ("notes", rule));
         }
     }
 }

@@ -8,7 +8,7 @@ mod parse;
 mod reply;
 mod settle;
 
-pub use decide::{DecideParts, decide_request};
+pub use decide::{DecideParts, NOTE_MAX, NOTE_NAME_MAX, NOTES_MAX, decide_request};
 pub use parse::Invalid;
 pub use reply::{DecideAnswer, decide_answer};
 pub use settle::settle_request;

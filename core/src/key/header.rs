@@ -66,7 +66,7 @@ impl IdempotencyKey {
 
     /// The first eight characters, for people.
     pub fn hint(&self) -> String {
-        self.0.chars().take(8).collect()
+        super::hint(&self.0)
     }
 
     fn parse(header: &'static str, value: &[u8], quotes: bool) -> Result<Self, KeyError> {

@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 pub use header::{IdempotencyKey, KeyError, of_headers};
-pub use principal::principal;
+pub use principal::{is_credential, principal};
 pub use target::{Target, TargetError};
 
 use crate::ids::{AgentId, EffectId, Fingerprint, KeyDigest, Meaning, Principal, RequestDigest, ToolName};
@@ -82,6 +82,16 @@ impl TenantSecret {
         let mac = self.mac("kyb/far-side", &[effect.as_str().as_bytes(), &generation.to_be_bytes()]);
         format!("kyb-{}", hex::encode(&mac[..16]))
     }
+}
+
+/// Longest [`hint`] in bytes: eight characters of two, and fewer of longer ones.
+pub const HINT_MAX: usize = 16;
+
+/// The first characters of a key, for people: at most eight, and at most [`HINT_MAX`] bytes. Keys are secrets, so no more is
+/// ever shown.
+pub fn hint(key: &str) -> String {
+    let eight = key.char_indices().nth(8).map_or(key, |(end, _)| key.get(..end).unwrap_or_default());
+    crate::text::beginning(eight, HINT_MAX).to_owned()
 }
 
 /// What a gate binds: method, URL, principal and the canonical body less its volatile fields.

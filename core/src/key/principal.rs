@@ -7,8 +7,17 @@ use super::TenantSecret;
 use crate::ids::Principal;
 use crate::json::Json;
 
-/// Headers that carry a credential when `Authorization` does not.
+/// Headers that carry a credential when `Authorization` does not, and say on whose behalf a call is made.
 const KEY_HEADERS: [&str; 5] = ["x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"];
+
+/// Credentials that name nobody for longer than a session, or name somebody to a hop on the way.
+const OTHER_CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "x-amz-security-token"];
+
+/// Whether the header of this name, in any case, carries a credential: it is meant for one origin, and is left out where a
+/// call goes on to another.
+pub fn is_credential(name: &str) -> bool {
+    KEY_HEADERS.iter().chain(&OTHER_CREDENTIALS).any(|known| name.eq_ignore_ascii_case(known))
+}
 
 /// An HMAC of: a JWT's `iss` and `sub`; Basic's user; SigV4's access key id; else the credential header; else nothing.
 ///

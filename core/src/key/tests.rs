@@ -56,6 +56,26 @@ fn a_key_shows_eight_characters_only() {
 }
 
 #[test]
+fn a_hint_fits_its_bound_whatever_the_key_is_written_in() {
+    for (key, shown) in
+        [("", ""), ("refund", "refund"), ("refund:pay_1", "refund:p"), ("äöüßäöüßäöüß", "äöüßäöüß"), ("返金返金返金返金", "返金返金返")]
+    {
+        assert_eq!(hint(key), shown);
+        assert!(hint(key).len() <= HINT_MAX);
+    }
+}
+
+#[test]
+fn every_header_that_names_the_principal_is_a_credential() {
+    for name in ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"] {
+        assert_ne!(who(&[(name, "secret")]), who(&[]), "{name}");
+        assert!(is_credential(name), "{name}");
+    }
+    assert!(["Cookie", "Proxy-Authorization", "X-Amz-Security-Token", "X-API-Key"].iter().all(|name| is_credential(name)));
+    assert!(["accept", "content-type", "idempotency-key", "x-request-id"].iter().all(|name| !is_credential(name)));
+}
+
+#[test]
 fn a_tool_key_holds_for_the_whole_tenant_and_a_caller_key_for_agent_method_and_path() {
     let tool = ToolName::new("refunds").unwrap();
     assert_eq!(secret().tool_key(&tool, "refund:1"), secret().tool_key(&tool, "refund:1"));

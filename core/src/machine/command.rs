@@ -1,5 +1,7 @@
 //! What can be asked of the ledger, and what it answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::effect::{DoubtCause, Fence, KeyLevel, NotSentProof, ProbePlan, StoredAnswer};
@@ -11,6 +13,9 @@ use crate::ids::{
 use crate::ksp::KspEvent;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
+
+/// Longest [`Decide::action`] in bytes: one line for people. A longer one is cut with [`crate::text::shortened`].
+pub const ACTION_MAX: usize = 2048;
 
 /// One thing asked of the ledger.
 #[derive(Clone, Debug)]
@@ -77,13 +82,13 @@ pub struct Decide {
     pub parent_span: Option<SpanId>,
     /// The registration that matched, or the implicit tool.
     pub tool: ToolName,
-    /// `METHOD host/path`, for people.
+    /// `METHOD host/path`, for people; at most [`ACTION_MAX`] bytes.
     pub action: String,
     /// What named the effect.
     pub level: KeyLevel,
     /// Keys to claim, all or none; empty at [`KeyLevel::Derived`].
     pub keys: Vec<KeyDigest>,
-    /// First characters of the key for people; never the whole.
+    /// First characters of the key for people, as [`crate::key::hint`] cuts them; never the whole.
     pub key_hint: String,
     /// What it means, under any key.
     pub meaning: Meaning,
@@ -107,6 +112,11 @@ pub struct Decide {
     pub approval: Option<Approval>,
     /// The attempt's number, from 1.
     pub attempt: u32,
+    /// The effect went out already, while the ledger was away and policy said `failureMode: Open`, under this id. Its record
+    /// takes the id: reports about its caller name it, and the far-side key was made of it.
+    pub adopts: Option<EffectId>,
+    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win.
+    pub notes: BTreeMap<String, String>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
     pub observed: Vec<Observation>,
     /// How long the lease of a grant lasts.

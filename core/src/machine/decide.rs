@@ -21,6 +21,14 @@ pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: En
         Some(Decided::Abandoned) => return refuse(Code::DecisionAbandoned, "The sidecar gave this decision up before it was made."),
         Some(Decided::Granted(_)) | None => {}
     }
+    // A spool keeps a claim for longer than decisions are remembered, and hands it over again if it did not hear of the first time.
+    if let Some(known) = decide.adopts.as_ref().and_then(|own| state.effect(own)) {
+        return if known.holder == (decide.boot.clone(), decide.decision.clone()) {
+            Outcome::reply(repeated(state, &known.spec.effect, decide))
+        } else {
+            refuse(Code::BadRequest, "`adopts` names an effect that another decision put on record.")
+        };
+    }
     if decide.keys.len() > BATCH_MAX {
         return refuse(Code::IdempotencyKeyInvalid, "`effect.key` names more than 256 effects in one call; split the batch.");
     }
@@ -74,9 +82,10 @@ fn admit(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Ou
         },
     };
     let freed = freed(state, decide);
-    let (effect, fence, generation) = match freed {
-        Some(effect) => (effect.spec.effect.clone(), effect.fence.next(), effect.next_generation()),
-        None => match EffectId::new(&entropy.name("eff", 1)) {
+    let (effect, fence, generation) = match (&decide.adopts, freed) {
+        (Some(own), _) => (own.clone(), Fence::FIRST, 0),
+        (None, Some(effect)) => (effect.spec.effect.clone(), effect.fence.next(), effect.next_generation()),
+        (None, None) => match EffectId::new(&entropy.name("eff", 1)) {
             Ok(id) => (id, Fence::FIRST, 0),
             Err(_) => return Outcome::default(),
         },
@@ -97,6 +106,7 @@ fn admit(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Ou
         probe: decide.probe.clone(),
         approval: approval.clone(),
         policy: decide.policy,
+        adopted: decide.adopts.is_some() || freed.is_some_and(|effect| effect.spec.adopted),
     };
     let fact = Fact::EffectGranted {
         spec: Box::new(spec),
@@ -124,7 +134,8 @@ fn freed<'s>(state: &'s State, decide: &Decide) -> Option<&'s Effect> {
             let mine = |effect: &&Effect| {
                 effect.spec.agent == decide.agent && effect.spec.run == decide.run && effect.spec.principal == decide.principal
             };
-            ids.filter_map(|id| state.effects.get(id)).filter(same).find(mine)
+            // The last one: an adopted effect stands beside the record that it would have taken up.
+            ids.filter_map(|id| state.effects.get(id)).filter(same).filter(mine).last()
         }
     }
 }
@@ -135,6 +146,7 @@ fn span_start(decide: &Decide, effect: &EffectId, now: Timestamp) -> SpanStart {
     start.attempt = Some(decide.attempt);
     start.idempotency_key = Some(decide.key_hint.clone()).filter(|hint| !hint.is_empty());
     start.input_hash = decide.fingerprint.map(|print| print.to_string());
+    start.attributes = decide.notes.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let mut note = |name: &str, value: &str| start.attributes.insert(name.to_owned(), value.into());
     note("effect_id", effect.as_str());
     note("tool", decide.tool.as_str());

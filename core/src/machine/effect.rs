@@ -87,6 +87,9 @@ pub struct EffectSpec {
     pub approval: Option<GateId>,
     /// The policy in force and the rule that allowed it.
     pub policy: PolicyDigest,
+    /// It went out while the ledger was away, under an id that its sidecar had made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
 }
 
 /// When and how a declared probe may settle an effect in doubt.

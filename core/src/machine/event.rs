@@ -104,6 +104,11 @@ pub enum Fact {
         /// The gate.
         gate: GateId,
     },
+    /// The rule now asks more people than this approval's gate: another one was opened for the same request.
+    GateSuperseded {
+        /// The gate.
+        gate: GateId,
+    },
     /// An older grant is proven to have been executed although a later one was made.
     DuplicateObserved {
         /// The effect.

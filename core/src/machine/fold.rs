@@ -52,11 +52,8 @@ impl State {
                     }
                 }
             }
-            Fact::GateExpired { gate } => {
-                if let Some(gate) = self.gates.get_mut(gate) {
-                    gate.phase = GatePhase::Expired;
-                }
-            }
+            Fact::GateExpired { gate } => self.gate_ended(gate, GatePhase::Expired),
+            Fact::GateSuperseded { gate } => self.gate_ended(gate, GatePhase::Superseded),
             Fact::AnswerDropped { effect } => {
                 if let Some(effect) = self.effects.get_mut(effect) {
                     effect.state = EffectState::Tombstone { since: ts };
@@ -88,7 +85,9 @@ impl State {
             | Fact::AnswerDropped { effect }
             | Fact::EffectForgotten { effect } => of_effect(effect),
             Fact::GateOpened { gate } => Some(gate.run.clone()),
-            Fact::GateVoted { gate, .. } | Fact::GateExpired { gate } => self.gates.get(gate).map(|gate| gate.spec.run.clone()),
+            Fact::GateVoted { gate, .. } | Fact::GateExpired { gate } | Fact::GateSuperseded { gate } => {
+                self.gates.get(gate).map(|gate| gate.spec.run.clone())
+            }
             Fact::SpanRecorded { span, .. } => Some(span.run_id().clone()),
             Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::SpanRefused { .. } => None,
         }
@@ -207,11 +206,17 @@ impl State {
         }
         if spec.kind == GateKind::Approval {
             let request = (spec.agent.clone(), spec.tool.clone(), spec.digest);
-            self.gates_by_request.insert(request, spec.gate.clone());
+            self.gates_by_request.entry(request).or_default().insert(spec.class.clone(), spec.gate.clone());
         }
         let (votes, used_by) = (BTreeMap::new(), BTreeSet::new());
         let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, votes, used_by };
         self.gates.insert(spec.gate.clone(), gate);
+    }
+
+    fn gate_ended(&mut self, gate: &GateId, phase: GatePhase) {
+        if let Some(gate) = self.gates.get_mut(gate) {
+            gate.phase = phase;
+        }
     }
 
     fn decided(&mut self, boot: BootId, decision: DecisionId, led_to: Decided, ts: Timestamp) {

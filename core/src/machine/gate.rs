@@ -4,6 +4,7 @@
 //! Approval:   Pending ──required distinct people──▶ Approved ──Decide──▶ Consumed ──NOT_SENT──▶ Approved
 //!                │  └──one denial──▶ Denied             └──expiresAt──▶ Expired
 //!                └──expiresAt──▶ Expired
+//!             Pending | Approved ──the rule now asks more people──▶ Superseded, by a new gate
 //! Resolution: Pending ──required distinct people──▶ Executed | NotExecuted;  proof or probe first ──▶ Superseded
 //! ```
 
@@ -104,7 +105,7 @@ pub enum GatePhase {
     Executed,
     /// A person says that it did not.
     NotExecuted,
-    /// Proof or a probe settled the effect before a person did.
+    /// Proof or a probe settled the effect before a person did; or the rule now asks more people than this gate.
     Superseded,
 }
 
@@ -164,6 +165,11 @@ impl Gate {
         self.spec.expires_at.is_some_and(|end| now >= end)
     }
 
+    /// Whether this gate asks no fewer people than the rule does now.
+    fn asks_enough(&self, approval: &Approval) -> bool {
+        self.spec.required.max(1) >= approval.required.max(1)
+    }
+
     /// The phase that the votes so far lead to.
     pub(super) fn phase_by_votes(&self) -> GatePhase {
         let required = if broken("as_many_people_as_required") { 1 } else { self.spec.required.max(1) };
@@ -186,22 +192,44 @@ pub(super) enum Standing {
     Refused(Outcome),
 }
 
-/// Looks for the approval that `decide` needs; opens a gate where there is none.
+/// Looks for the approval that `decide` needs; opens a gate where there is none of the rule's class that asks as many people
+/// as the rule does now. What one class approved does not serve another; what any class denied is denied.
 pub(super) fn standing(state: &State, decide: &Decide, approval: &Approval, now: Timestamp, entropy: Entropy) -> Standing {
-    let known = state.gate_for(&decide.agent, &decide.tool, approval.digest).filter(|gate| !gate.is_past(now));
-    if let Some(gate) = known {
-        match gate.phase {
-            GatePhase::Approved => return Standing::Approved(gate.spec.gate.clone()),
-            GatePhase::Consumed if broken("approval_is_used_once") => return Standing::Approved(gate.spec.gate.clone()),
-            GatePhase::Pending => return Standing::Refused(waiting(gate)),
-            GatePhase::Denied => return Standing::Refused(Outcome::reply(denied(gate))),
-            GatePhase::Expired | GatePhase::Consumed | GatePhase::Executed | GatePhase::NotExecuted | GatePhase::Superseded => {}
-        }
+    let known = || state.gates_for(&decide.agent, &decide.tool, approval.digest);
+    if let Some(gate) = known().find(|gate| gate.phase == GatePhase::Denied && !gate.is_past(now)) {
+        return Standing::Refused(Outcome::reply(denied(gate)));
     }
-    let lapsed = state
-        .gate_for(&decide.agent, &decide.tool, approval.digest)
-        .is_some_and(|gate| matches!(gate.phase, GatePhase::Approved | GatePhase::Expired) && gate.count(GateVerdict::Approve) > 0);
-    Standing::Refused(open(state, decide, approval, lapsed, now, entropy))
+    let why = match known().find(|gate| gate.spec.class == approval.class) {
+        None => Anew::First,
+        Some(gate) if gate.is_past(now) => {
+            let was_approved = matches!(gate.phase, GatePhase::Approved | GatePhase::Expired) && gate.count(GateVerdict::Approve) > 0;
+            if was_approved { Anew::Lapsed } else { Anew::First }
+        }
+        Some(gate) => match gate.phase {
+            GatePhase::Approved | GatePhase::Pending if !gate.asks_enough(approval) => Anew::Instead(gate),
+            GatePhase::Approved => return Standing::Approved(gate.spec.gate.clone()),
+            GatePhase::Pending => return Standing::Refused(waiting(gate)),
+            GatePhase::Consumed if broken("approval_is_used_once") => return Standing::Approved(gate.spec.gate.clone()),
+            GatePhase::Denied
+            | GatePhase::Expired
+            | GatePhase::Consumed
+            | GatePhase::Executed
+            | GatePhase::NotExecuted
+            | GatePhase::Superseded => Anew::First,
+        },
+    };
+    Standing::Refused(open(state, decide, approval, why, now, entropy))
+}
+
+/// Why a gate is opened.
+#[derive(Clone, Copy)]
+enum Anew<'a> {
+    /// There is none that could serve.
+    First,
+    /// An approval was not used in time.
+    Lapsed,
+    /// This one asks fewer people than the rule does now: it ends, so that it serves nobody and nobody answers it in vain.
+    Instead(&'a Gate),
 }
 
 fn waiting(gate: &Gate) -> Outcome {
@@ -222,9 +250,14 @@ fn denied(gate: &Gate) -> Reply {
     Reply::Refuse(Box::new(Refuse { gate: Some(gate.spec.gate.clone()), ..Refuse::new(Code::ApprovalDenied, detail) }))
 }
 
-fn open(state: &State, decide: &Decide, approval: &Approval, lapsed: bool, now: Timestamp, entropy: Entropy) -> Outcome {
+fn open(state: &State, decide: &Decide, approval: &Approval, why: Anew<'_>, now: Timestamp, entropy: Entropy) -> Outcome {
+    let superseded = match why {
+        Anew::First | Anew::Lapsed => None,
+        Anew::Instead(gate) => Some(gate),
+    };
+    let makes_room = usize::from(superseded.is_some_and(|gate| gate.phase.is_open()));
     let waiting = state.open_gates(&decide.agent, &decide.tool);
-    if waiting >= OPEN_GATES_MAX {
+    if waiting.saturating_sub(makes_room) >= OPEN_GATES_MAX {
         let detail = format!(
             "{waiting} gates of agent {} already wait for tool {}; have them decided before more calls are put up.",
             decide.agent, decide.tool
@@ -235,21 +268,28 @@ fn open(state: &State, decide: &Decide, approval: &Approval, lapsed: bool, now: 
         return Outcome::default();
     };
     let other = state.gate_on_keys(&decide.agent, &decide.tool, &decide.keys, approval.digest);
-    let (code, detail) = match other {
-        Some(approved) => (
+    let class = &approval.class;
+    let (code, detail) = match (other, why) {
+        (Some(approved), _) => (
             Code::ApprovalMismatch,
             format!(
                 "Gate {} approved another request under the same key; this one differs and needs its own approval: gate {gate}.",
                 approved.spec.gate
             ),
         ),
-        None if lapsed => {
-            (Code::ApprovalExpired, format!("The earlier approval was not used in time. Gate {gate} asks {} again.", approval.class))
+        (None, Anew::Lapsed) => {
+            (Code::ApprovalExpired, format!("The earlier approval was not used in time. Gate {gate} asks {class} again."))
         }
-        None => (
+        (None, Anew::Instead(old)) => (
             Code::ApprovalRequired,
-            format!("Needs approval by {}. Approve gate {gate}, then send the same request again.", approval.class),
+            format!(
+                "The policy now asks {} people of {class}, gate {} asked fewer. Approve gate {gate}, then send the same request again.",
+                approval.required, old.spec.gate
+            ),
         ),
+        (None, Anew::First) => {
+            (Code::ApprovalRequired, format!("Needs approval by {class}. Approve gate {gate}, then send the same request again."))
+        }
     };
     let spec = GateSpec {
         gate: gate.clone(),
@@ -268,11 +308,16 @@ fn open(state: &State, decide: &Decide, approval: &Approval, lapsed: bool, now: 
         effect: None,
         keys: decide.keys.clone(),
     };
-    Outcome {
-        events: vec![Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } }],
-        reply: Reply::Refuse(Box::new(Refuse { gate: Some(gate.clone()), ..Refuse::new(code, detail) })),
-        actions: vec![Action::GateOpened { gate }],
+    let mut outcome = Outcome::reply(Reply::Refuse(Box::new(Refuse { gate: Some(gate.clone()), ..Refuse::new(code, detail) })));
+    if let Some(old) = superseded {
+        let gate = old.spec.gate.clone();
+        outcome.events.push(Event { ts: now, fact: Fact::GateSuperseded { gate: gate.clone() } });
+        // Those who wait for it ask again, and find the new one.
+        outcome.actions.push(Action::GateDecided { gate });
     }
+    outcome.events.push(Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } });
+    outcome.actions.push(Action::GateOpened { gate });
+    outcome
 }
 
 /// Records one person's word; the word that completes a resolution settles its effect in the same append.

@@ -198,10 +198,18 @@ fn alarm(effect: &Effect, fence: Fence, now: Timestamp, into: &mut Outcome) {
     into.actions.push(Action::Alarm { effect: id });
 }
 
-/// Whether one of a free record's keys was granted again under another record: in a batch that was put together otherwise.
+/// Whether a free record's call was granted again under another record: one of its keys in a batch that was put together
+/// otherwise, or an effect that went out under its own id while the ledger was away.
 fn is_superseded(state: &State, effect: &Effect) -> bool {
     let elsewhere = |key| state.by_key(key).is_some_and(|holder| holder.spec.effect != effect.spec.effect);
-    effect.is_free() && effect.spec.keys.iter().any(elsewhere)
+    let (spec, is_keyless) = (&effect.spec, effect.spec.keys.is_empty());
+    let went_alone = |other: &Effect| {
+        let same_call = other.spec.agent == spec.agent && other.spec.run == spec.run && other.spec.principal == spec.principal;
+        other.spec.adopted && other.spec.keys.is_empty() && other.spec.effect != spec.effect && same_call
+    };
+    let mut alike = state.by_meaning.get(&spec.meaning).into_iter().flatten().filter_map(|id| state.effects.get(id));
+    effect.is_free()
+        && (spec.keys.iter().any(elsewhere) || is_keyless && alike.any(|other| went_alone(other) && other.granted_at >= effect.granted_at))
 }
 
 pub(super) fn renew(state: &State, renew: &Renew, now: Timestamp) -> Outcome {

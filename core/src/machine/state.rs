@@ -24,7 +24,8 @@ pub struct State {
     pub(super) decisions: HashMap<(BootId, DecisionId), Decided>,
     pub(super) decisions_by_age: VecDeque<(Timestamp, (BootId, DecisionId))>,
     pub(super) gates: BTreeMap<GateId, Gate>,
-    pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), GateId>,
+    /// The last gate of each class for a request.
+    pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), BTreeMap<String, GateId>>,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) spans_through: HashMap<BootId, u64>,
 }
@@ -130,9 +131,10 @@ impl State {
         }
     }
 
-    pub(super) fn gate_for(&self, agent: &AgentId, tool: &ToolName, digest: RequestDigest) -> Option<&Gate> {
-        let id = self.gates_by_request.get(&(agent.clone(), tool.clone(), digest))?;
-        self.gates.get(id)
+    /// The last gate of each class that was opened for this request.
+    pub(super) fn gates_for(&self, agent: &AgentId, tool: &ToolName, digest: RequestDigest) -> impl Iterator<Item = &Gate> {
+        let by_class = self.gates_by_request.get(&(agent.clone(), tool.clone(), digest));
+        by_class.into_iter().flat_map(BTreeMap::values).filter_map(|id| self.gates.get(id))
     }
 
     pub(super) fn open_gates(&self, agent: &AgentId, tool: &ToolName) -> usize {

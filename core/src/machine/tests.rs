@@ -1,9 +1,11 @@
 //! Each rule of the contract as a test named after it, over a small ledger that applies, folds and answers.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ids::{
-    AgentId, BodyDigest, BootId, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RequestDigest,
-    RunId, SpanId, ToolName,
+    AgentId, BodyDigest, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal,
+    RequestDigest, RunId, SpanId, ToolName,
 };
 use crate::reason::Code;
 use crate::time::Millis;
@@ -128,6 +130,8 @@ fn order(decision: &str) -> Decide {
         policy_id: String::new(),
         approval: None,
         attempt: 1,
+        adopts: None,
+        notes: BTreeMap::new(),
         observed: Vec::new(),
         lease: LEASE,
         patience_over: false,
@@ -543,6 +547,58 @@ fn proof_of_execution_after_a_dispatch_in_another_batch_is_an_alarm_too() {
     assert_eq!(ledger.refusal(&rest).code, Code::IdempotencyKeyReused);
 }
 
+/// A call that went out as `own` while the ledger was away.
+fn adopted(own: &str, decide: Decide) -> Decide {
+    Decide { adopts: Some(EffectId::new(own).unwrap()), ..decide }
+}
+
+#[test]
+fn an_effect_that_went_out_alone_is_known_by_the_name_that_it_had() {
+    let mut ledger = Ledger::default();
+    let grant = ledger.grant(&adopted("alone-1", unnamed("d1")));
+    assert_eq!((grant.effect.as_str(), grant.fence, grant.generation), ("alone-1", Fence::FIRST, 0));
+    ledger.settle("a", &grant, completed());
+    assert!(matches!(ledger.decide(&unnamed("d2")), Reply::Replay(_)), "its answer was never read");
+    // The sidecar's reports name the effect as it went out.
+    let intended = Decide { observed: vec![seen(&grant, Seen::Read)], ..unnamed("d3") };
+    assert!(matches!(ledger.decide(&intended), Reply::Grant(_)), "a repeat after a delivered answer goes through");
+}
+
+#[test]
+fn an_effect_that_went_out_alone_takes_up_no_other_record() {
+    for ask in [order as fn(&str) -> Decide, unnamed] {
+        let mut ledger = Ledger::default();
+        let first = ledger.grant(&ask("d1"));
+        ledger.settle("a", &first, doubt());
+        let gate = ledger.effect(&first).resolution.clone().unwrap();
+        ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+        let alone = ledger.grant(&adopted("alone-1", ask("d2")));
+        assert_eq!((alone.effect.as_str(), alone.fence), ("alone-1", Fence::FIRST));
+        let mut once_more = ledger.clone();
+        once_more.settle("a", &alone, SettleOutcome::NotSent(NotSentProof::ConnectFailed));
+        assert_eq!(once_more.grant(&ask("d3")).effect, alone.effect, "what went last is what a further grant takes up");
+        for mut ledger in [ledger, once_more] {
+            let late = ledger.ask(&Command::Settle(Box::new(settle_of("a", &first, completed()))));
+            assert!(late.actions.contains(&Action::Alarm { effect: first.effect.clone() }), "it was executed, and went out again");
+        }
+    }
+}
+
+#[test]
+fn a_claim_is_adopted_once_however_late_it_is_told_again() {
+    let mut ledger = Ledger::default();
+    let ask = adopted("alone-1", order("d1"));
+    let grant = ledger.grant(&ask);
+    assert_eq!(ledger.grant(&ask), grant);
+    ledger.pass(Millis::new(1));
+    ledger.settle("a", &grant, completed());
+    ledger.pass(Millis::from_secs(2 * 3600));
+    ledger.grant(&Decide { keys: vec![KeyDigest::from_bytes([5; 32])], meaning: Meaning::from_bytes([5; 32]), ..order("d2") });
+    assert!(!ledger.state.has_decided(&ask.boot, &ask.decision), "decisions are remembered for an hour");
+    assert_eq!(ledger.refusal(&ask).code, Code::DecisionAbandoned, "settled already");
+    assert_eq!(ledger.refusal(&Decide { decision: DecisionId::new("d9").unwrap(), ..ask }).code, Code::BadRequest);
+}
+
 #[test]
 fn an_approval_lets_the_same_request_through_once() {
     let mut ledger = Ledger::default();
@@ -665,6 +721,75 @@ fn an_approval_that_was_not_used_in_time_asks_again() {
     assert_ne!(refusal.gate, Some(gate));
 }
 
+/// The request of [`approval`] 1 under a rule that asks `required` people of `class`.
+fn ruled(decision: &str, class: &str, required: u32) -> Decide {
+    Decide { approval: Some(Approval { class: class.to_owned(), ..approval(1, required) }), ..order(decision) }
+}
+
+#[test]
+fn an_approval_serves_no_rule_that_asks_more_people() {
+    for approved_before in [true, false] {
+        let mut ledger = Ledger::default();
+        let weak = ledger.refusal(&ruled("d1", "desk", 1)).gate.unwrap();
+        if approved_before {
+            ledger.vote(&weak, "ada", GateVerdict::Approve);
+        }
+        let asked = ledger.ask(&Command::Decide(Box::new(ruled("d2", "desk", 2))));
+        let Reply::Refuse(refusal) = asked.reply else { panic!("one person's word served a rule that asks two") };
+        let strict = refusal.gate.unwrap();
+        assert_eq!(refusal.code, Code::ApprovalRequired);
+        assert_ne!(strict, weak);
+        assert!(asked.actions.contains(&Action::GateDecided { gate: weak.clone() }), "who waits for the old gate must ask again");
+        assert_eq!(ledger.state.gate(&weak).unwrap().phase, GatePhase::Superseded);
+        assert!(
+            matches!(ledger.vote(&weak, "bob", GateVerdict::Approve).reply, Reply::Refuse(refuse) if refuse.code == Code::GateClosed),
+            "the old gate takes no more words"
+        );
+        ledger.vote(&strict, "ada", GateVerdict::Approve);
+        assert_eq!(ledger.refusal(&ruled("d3", "desk", 2)).gate.as_ref(), Some(&strict));
+        ledger.vote(&strict, "bob", GateVerdict::Approve);
+        assert_eq!(ledger.grant(&ruled("d4", "desk", 1)).approval, Some(strict), "more people than asked are enough");
+    }
+}
+
+#[test]
+fn an_approval_serves_no_rule_of_another_class() {
+    let mut ledger = Ledger::default();
+    let desk = ledger.refusal(&ruled("d1", "desk", 2)).gate.unwrap();
+    ledger.vote(&desk, "ada", GateVerdict::Approve);
+    ledger.vote(&desk, "bob", GateVerdict::Approve);
+    let treasury = ledger.refusal(&ruled("d2", "treasury", 1)).gate.unwrap();
+    assert_ne!(treasury, desk);
+    // Two rules of one policy may ask two classes about the same request, and neither's gate ends the other's.
+    assert_eq!(ledger.refusal(&ruled("d3", "treasury", 1)).gate.as_ref(), Some(&treasury));
+    assert_eq!(ledger.grant(&ruled("d4", "desk", 2)).approval, Some(desk));
+}
+
+#[test]
+fn a_denial_holds_whichever_class_is_asked() {
+    let mut ledger = Ledger::default();
+    let desk = ledger.refusal(&ruled("d1", "desk", 1)).gate.unwrap();
+    ledger.vote(&desk, "ada", GateVerdict::Deny);
+    for stricter in [ruled("d2", "desk", 2), ruled("d3", "treasury", 1)] {
+        assert_eq!(ledger.refusal(&stricter).code, Code::ApprovalDenied);
+    }
+}
+
+#[test]
+fn a_gate_that_another_supersedes_leaves_its_place_under_the_cap() {
+    let mut ledger = Ledger::default();
+    let gated = |n: u8, required: u32, decision: &str| Decide {
+        approval: Some(approval(n, required)),
+        keys: vec![KeyDigest::from_bytes([n; 32])],
+        meaning: Meaning::from_bytes([n; 32]),
+        ..order(decision)
+    };
+    (1..=20).for_each(|n| assert_eq!(ledger.refusal(&gated(n, 1, &format!("weak-{n}"))).code, Code::ApprovalRequired));
+    (1..=20).for_each(|n| assert_eq!(ledger.refusal(&gated(n, 2, &format!("strict-{n}"))).code, Code::ApprovalRequired));
+    assert_eq!(ledger.refusal(&gated(21, 2, "one-more")).code, Code::GateLimit);
+    assert_eq!(ledger.state.gates().filter(|gate| gate.phase.is_open()).count(), 20);
+}
+
 #[test]
 fn open_gates_of_one_agent_and_tool_are_capped() {
     let mut ledger = Ledger::default();
@@ -697,6 +822,20 @@ fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
     assert_eq!(ledger.refusal(&order("d2")).code, Code::EffectExpired);
     ledger.pass(TOMBSTONE);
     assert!(matches!(ledger.decide(&order("d3")), Reply::Grant(_)));
+}
+
+#[test]
+fn what_the_sidecar_notes_stands_in_the_span_that_the_grant_opens() {
+    let mut ledger = Ledger::default();
+    let notes = [("audit", "would deny: desk/limits"), ("tool", "forged")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let outcome = ledger.ask(&Command::Decide(Box::new(Decide { notes: notes.into(), ..order("d1") })));
+    let start = outcome.events.iter().find_map(|event| match &event.fact {
+        Fact::EffectGranted { start, .. } => Some(start),
+        _ => None,
+    });
+    let attributes = &start.unwrap().attributes;
+    assert_eq!(attributes["audit"], "would deny: desk/limits");
+    assert_eq!(attributes["tool"], "broker-orders", "what the ledger says of itself is not the sidecar's to write");
 }
 
 #[test]

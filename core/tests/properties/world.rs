@@ -170,6 +170,8 @@ impl World {
             policy_id: "trading/large".to_owned(),
             approval: call.approval.map(|(digest, required)| approval(digest, required)),
             attempt: 1,
+            adopts: None,
+            notes: BTreeMap::new(),
             observed: observed.collect(),
             lease: LEASE,
             patience_over: call.patience_over,

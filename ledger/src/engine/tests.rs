@@ -6,7 +6,7 @@ use kybernis_core::ids::{
     BodyDigest, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, Principal, RequestDigest, SpanId, ToolName,
 };
 use kybernis_core::machine::{
-    Approval, Decide, DerivedMode, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, SettleOutcome, StoredAnswer,
+    Approval, Decide, DerivedMode, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, Observation, Seen, SettleOutcome, StoredAnswer,
 };
 
 use super::*;
@@ -102,6 +102,8 @@ fn call(key: u8, decision: &str) -> DecideParts {
         policy_id: String::new(),
         approval: None,
         attempt: 1,
+        adopts: None,
+        notes: std::collections::BTreeMap::new(),
         observed: Vec::new(),
         lease: Millis::from_secs(30),
         patience_over: false,
@@ -304,6 +306,41 @@ async fn a_boot_that_is_gone_leaves_its_effects_in_doubt() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(refused(&rig.engine, call(1, "d-2")).await.code, Code::EffectInDoubt);
+}
+
+/// What a Decide reports of callers, beside what it asks.
+fn read(grant: &Grant) -> Vec<Observation> {
+    vec![Observation { effect: grant.effect.clone(), fence: grant.fence, seen: Seen::Read }]
+}
+
+#[tokio::test]
+async fn what_a_decide_saw_counts_although_nobody_waits_for_its_answer() {
+    // A caller that has left, a policy that has changed, a commit whose fate is unknown: none of them unmakes the report.
+    for fault in [None, Some(Fault::LostBeforeCommit), Some(Fault::LostAfterCommit)] {
+        let rig = rig().await;
+        let left = granted(&rig.engine, call(1, "d-1")).await;
+        rig.engine.settle(agent(), settle(&left, completed()), None).await.unwrap().unwrap();
+        if let Some(fault) = fault {
+            rig.journal.inner.inject(fault);
+        }
+        let (answer, gone) = oneshot::channel();
+        drop(gone);
+        let mut deserted = call(2, "d-2");
+        deserted.decide.observed = read(&left);
+        rig.engine.asks.send(Ask::Decide(Box::new(waiting::Waiting::new(deserted, answer)))).await.unwrap();
+        let id = left.effect.clone();
+        assert!(rig.engine.read(move |state| state.effect(&id).unwrap().read).await.unwrap(), "{fault:?}");
+        let effects = rig.engine.read(|state| state.effects().count()).await.unwrap();
+        assert_eq!(effects, 1, "nobody waits for a grant: {fault:?}");
+    }
+    let rig = rig().await;
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    rig.engine.settle(agent(), settle(&grant, completed()), None).await.unwrap().unwrap();
+    let mut stale = call(2, "d-2");
+    stale.decide.policy = PolicyDigest::from_bytes([8; 32]);
+    stale.decide.observed = read(&grant);
+    assert_eq!(rig.engine.decide(stale).await.unwrap(), DecideAnswer::PolicyStale(POLICY));
+    assert!(rig.engine.read(move |state| state.effect(&grant.effect).unwrap().read).await.unwrap());
 }
 
 #[tokio::test]

@@ -267,10 +267,11 @@ impl Writer {
     }
 
     fn stage_decide(&mut self, mut waiting: Box<Waiting>, staged: &mut Staged) -> Result<(), EngineError> {
+        self.stage_observed(&mut waiting, staged)?;
         if waiting.is_deserted() {
             return Ok(());
         }
-        let decide = &mut waiting.parts.decide;
+        let decide = &waiting.parts.decide;
         let in_force = *self.policy.borrow();
         if decide.policy != in_force
             && !kybernis_core::mutation::broken("a_stale_policy_decides_nothing")
@@ -279,15 +280,8 @@ impl Writer {
             staged.decided.push((waiting, Decided::Answer(DecideAnswer::PolicyStale(in_force))));
             return Ok(());
         }
-        // What the sidecar saw of its callers bears on what the call meets: it is taken in first, in the same append.
-        let observed = std::mem::take(&mut decide.observed);
-        let boot = decide.boot.clone();
-        if !observed.is_empty() {
-            self.take_in(&Command::Observe(Observe::Seen { boot, observed: observed.clone() }), staged)?;
-        }
         waiting.parts.decide.patience_over = waiting.patience_over();
         let command = Command::Decide(Box::new(waiting.parts.decide.clone()));
-        waiting.parts.decide.observed = observed;
         let (reply, _) = self.take_in(&command, staged)?;
         let decided = match reply {
             Reply::Grant(grant) => Decided::Answer(DecideAnswer::Grant(*grant)),
@@ -305,6 +299,19 @@ impl Writer {
             }
         };
         staged.decided.push((waiting, decided));
+        Ok(())
+    }
+
+    /// What the sidecar saw of its callers bears on what the call meets, and holds whatever becomes of the call: it is taken
+    /// in first, as a command of its own, which is run again where the append's fate is unknown.
+    fn stage_observed(&mut self, waiting: &mut Waiting, staged: &mut Staged) -> Result<(), EngineError> {
+        let observed = std::mem::take(&mut waiting.parts.decide.observed);
+        if observed.is_empty() {
+            return Ok(());
+        }
+        let command = Command::Observe(Observe::Seen { boot: waiting.parts.decide.boot.clone(), observed });
+        let (reply, _) = self.take_in(&command, staged)?;
+        staged.replies.push((command, None, Vec::new(), Answer::nobody(), reply));
         Ok(())
     }
 

@@ -42,6 +42,8 @@ impl World {
             policy_id: String::new(),
             approval: None,
             attempt: 1,
+            adopts: None,
+            notes: std::collections::BTreeMap::new(),
             observed: Vec::new(),
             lease: TICK,
             patience_over: true,
