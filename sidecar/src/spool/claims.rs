@@ -177,12 +177,12 @@ impl Claims {
         self.done(number);
     }
 
-    /// What became of a claim's effect; it is on disk when this returns.
+    /// What became of a claim's effect; it is on disk when this returns. Its fence is the ledger's to give.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn settled(self: &Arc<Self>, number: u64, outcome: &v1::SettleRequest) -> Result<(), SpoolError> {
-        let encoded = outcome.encode_to_vec();
+    pub async fn settled(self: &Arc<Self>, number: u64, outcome: v1::SettleRequest) -> Result<(), SpoolError> {
+        let encoded = v1::SettleRequest { fence: 0, ..outcome }.encode_to_vec();
         let bytes = encoded.len() as u64;
         self.write(number, OUTCOME, encoded).await?;
         if let Some(claim) = self.held().claims.get_mut(&number) {
@@ -247,7 +247,7 @@ impl Claims {
                 return Err(NotAdopted::Away);
             }
         };
-        let granted = EffectId::new(&outcome.effect).ok().filter(|effect| !is_alone(effect)).zip(Fence::new(outcome.fence));
+        let granted = EffectId::new(&outcome.effect).ok().zip(Fence::new(outcome.fence));
         let (effect, fence) = match granted {
             Some(granted) => granted,
             None => {
@@ -289,19 +289,6 @@ impl From<CallError> for NotAdopted {
             CallError::Refused(reason) => Self::Refused { code: None, reason },
         }
     }
-}
-
-/// Names of effects that no ledger gave begin so.
-const ALONE: &str = "alone-";
-
-/// A name for an effect that goes out without the ledger.
-pub(crate) fn alone_name() -> Option<EffectId> {
-    EffectId::new(&format!("{ALONE}{}", uuid::Uuid::new_v4())).ok()
-}
-
-/// Whether the ledger cannot know this name.
-pub(crate) fn is_alone(effect: &EffectId) -> bool {
-    effect.as_str().starts_with(ALONE)
 }
 
 fn file_name(number: u64, kind: &str) -> String {
@@ -353,6 +340,10 @@ mod tests {
         v1::DecideRequest { boot: "boot-1".to_owned(), keys: vec![vec![key; 32]], meaning: vec![meaning; 32], ..Default::default() }
     }
 
+    fn alone_name() -> Option<EffectId> {
+        EffectId::new("alone-1").ok()
+    }
+
     fn open(folder: &tempfile::TempDir) -> Arc<Claims> {
         Arc::new(Claims::open(folder.path()).unwrap())
     }
@@ -395,7 +386,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let claims = open(&folder);
         let number = claims.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
-        claims.settled(number, &lost(&decide(1, 1))).await.unwrap();
+        claims.settled(number, lost(&decide(1, 1))).await.unwrap();
         claims.keep_refused(number);
         assert_eq!(files(&folder), 2);
         let again = open(&folder);
@@ -412,7 +403,7 @@ mod tests {
             let number = claims.claim(decide(n, n), &alone).await.unwrap();
             let completed = v1::Completed { answer: None, body: vec![7; 8 * 1024 * 1024] };
             let outcome = v1::settle_request::Outcome::Completed(completed);
-            claims.settled(number, &v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
+            claims.settled(number, v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
         }
         assert!(matches!(claims.claim(decide(9, 9), &alone).await, Err(ClaimError::Full)));
     }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use kybernis_core::ids::BootId;
 
-pub(crate) use self::claims::{alone_name, is_alone};
 pub use self::claims::{Adoption, ClaimError, Claims};
 pub use self::outcomes::Outcomes;
 pub use self::spans::{Kind, Spans};

@@ -19,7 +19,7 @@ use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::judge::Named;
 use super::leases::Lease;
 use super::{Stack, now};
-use crate::spool::{Adoption, ClaimError, alone_name};
+use crate::spool::{Adoption, ClaimError};
 
 /// What a repeat is told to wait while its claim is not on record.
 const RETRY: Millis = Millis::from_secs(5);
@@ -119,8 +119,8 @@ impl Effect {
 
     /// Claims in our own spool.
     pub(super) async fn go_alone(&self) -> Result<Granted, Refusal> {
-        let effect = alone_name().ok_or_else(ledger_away)?;
-        let decide = self.stack.late_decide(&self.ask())?;
+        let effect = EffectId::new(&format!("alone-{}", uuid::Uuid::new_v4())).map_err(|_| ledger_away())?;
+        let decide = self.stack.late_decide(&self.ask(), &effect)?;
         let claim = self.stack.spool.claims.claim(decide, &effect).await.map_err(|error| match error {
             ClaimError::Held => held_by_a_claim(),
             ClaimError::Full => Refusal::new(Code::SpoolFull, format!("{error}. Nothing was sent; ask again later.")),
@@ -133,6 +133,7 @@ impl Effect {
             self.stack.spool.claims.withdraw(claim);
             return Err(held_by_a_claim());
         }
+        self.stack.callers.alone(effect.clone());
         tracing::warn!(action = self.call.action(), "a side effect goes out without the ledger: failureMode is Open");
         let grant = Grant { effect, fence: Fence::FIRST, generation: 0, approval: None };
         let now = self.stack.clock.now();
@@ -153,6 +154,7 @@ impl Stack {
             Adoption::Granted { alone: Some(alone), effect, fence } => self.callers.adopted(&alone, &effect, fence),
             Adoption::Granted { alone: None, .. } => {}
             Adoption::Refused { decide, code, reason } => {
+                self.callers.refused(&decide.adopts);
                 let code = code.map_or("not_on_record", Code::as_str);
                 match misfit(&decide, code, &reason) {
                     Some(span) => self.record(&span),

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE, LOCATION};
+use http::header::{AUTHORIZATION, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, Request, Uri};
+use kybernis_core::key::is_credential;
 use kybernis_core::machine::retry::AttemptEnd;
 use kybernis_core::machine::{DoubtCause, NotSentProof, SettleOutcome};
 use kybernis_core::mutation::broken;
@@ -158,8 +159,10 @@ impl Attempt<'_> {
         let route = Target { address: hop.route.address.filter(|_| same_origin), scheme, authority, protocol: hop.route.protocol };
         let mut headers = hop.headers.clone();
         if !same_origin {
-            headers.remove(AUTHORIZATION);
-            headers.remove(COOKIE);
+            let credentials: Vec<HeaderName> = headers.keys().filter(|name| is_credential(name.as_str())).cloned().collect();
+            for name in credentials.iter().filter(|name| **name == AUTHORIZATION || !broken("credentials_stay_at_their_origin")) {
+                headers.remove(name);
+            }
         }
         let uri: Uri = there[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?;
         let mut parts = Request::new(()).into_parts().0;

@@ -1,13 +1,13 @@
 //! What became of the answers that callers were given: read to the end, or not. The ledger is told with the next Decide
 //! or Renew, because a repeat means another thing to an answer that was read.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kybernis_core::ids::EffectId;
 use kybernis_core::machine::{Fence, Observation, Seen};
 
 use crate::delivery::{Delivery, Fate};
-use crate::spool::is_alone;
 
 /// Answers whose fate is open at a time. Beyond it the ledger keeps taking them for unread, which is the safe side.
 const WATCHED_MAX: usize = 16 * 1024;
@@ -24,6 +24,8 @@ pub(super) struct Callers {
 struct State {
     watched: Vec<(Name, Watched)>,
     untold: Vec<Observation>,
+    /// Effects that went out without the ledger, which would not know of what it is told.
+    alone: HashSet<EffectId>,
 }
 
 #[derive(Debug)]
@@ -62,10 +64,24 @@ impl Callers {
         self.state().watched.retain(|(known, _)| (&known.0, known.1) != (effect, fence));
     }
 
-    /// The ledger has named an effect that went out without it.
+    /// It does not fit the record: nothing of it is ever told.
+    pub(super) fn refused(&self, alone: &str) {
+        let mut state = self.state();
+        state.watched.retain(|(name, _)| name.0.as_str() != alone);
+        state.untold.retain(|seen| seen.effect.as_str() != alone);
+        state.alone.retain(|effect| effect.as_str() != alone);
+    }
+
+    /// This effect goes out without the ledger.
+    pub(super) fn alone(&self, effect: EffectId) {
+        self.state().alone.insert(effect);
+    }
+
+    /// The ledger has on record what went out without it.
     pub(super) fn adopted(&self, alone: &EffectId, effect: &EffectId, fence: Fence) {
         let mut state = self.state();
-        let State { watched, untold } = &mut *state;
+        state.alone.remove(alone);
+        let State { watched, untold, .. } = &mut *state;
         for (name, _) in watched.iter_mut().filter(|(name, _)| name.0 == *alone) {
             *name = (effect.clone(), fence);
         }
@@ -77,10 +93,11 @@ impl Callers {
     /// What there is to tell now, of effects that the ledger knows.
     fn observe(&self) -> Vec<Observation> {
         let mut state = self.state();
-        let (unnamed, mut news) = std::mem::take(&mut state.untold).into_iter().partition(|seen| is_alone(&seen.effect));
-        state.untold = unnamed;
-        state.watched.retain_mut(|((effect, fence), watched)| {
-            if is_alone(effect) {
+        let State { watched, untold, alone } = &mut *state;
+        let (unknown, mut news): (Vec<_>, Vec<_>) = std::mem::take(untold).into_iter().partition(|seen| alone.contains(&seen.effect));
+        *untold = unknown;
+        watched.retain_mut(|((effect, fence), watched)| {
+            if alone.contains(effect) {
                 return true;
             }
             let mut tell = |seen| news.push(Observation { effect: effect.clone(), fence: *fence, seen });

@@ -1,14 +1,16 @@
 //! Asking the ledger: one decision, repeated under one id until it is answered, given up aloud.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kybernis_core::ids::{DecisionId, SpanId};
-use kybernis_core::machine::{Decide, Grant, Refuse, Replay};
+use kybernis_core::ids::{DecisionId, EffectId, SpanId};
+use kybernis_core::machine::{ACTION_MAX, Decide, Grant, Refuse, Replay};
 use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
-use kybernis_proto::{DecideAnswer, DecideParts, v1};
+use kybernis_core::text::shortened;
+use kybernis_proto::{DecideAnswer, DecideParts, NOTE_MAX, v1};
 use tokio::time::Instant;
 
 use super::Stack;
@@ -28,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ROUND: Duration = Duration::from_secs(5);
 /// How long after its Decide a permit's first byte may be written.
 const SEND_WITHIN: Duration = Duration::from_secs(10);
+/// Verdicts of policies in Audit mode that one span keeps.
+const AUDIT_NOTED: usize = 16;
 /// Answers within the sidecar's own process; more is a ledger that does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
@@ -126,8 +130,11 @@ impl Stack {
     }
 
     /// The message by which a claim of our own becomes the ledger's: nothing is waited for any more.
-    pub(super) fn late_decide(&self, ask: &Ask<'_>) -> Result<v1::DecideRequest, Refusal> {
-        Ok(self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO))
+    pub(super) fn late_decide(&self, ask: &Ask<'_>, alone: &EffectId) -> Result<v1::DecideRequest, Refusal> {
+        let mut message = self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO);
+        message.adopts = alone.to_string();
+        message.notes.insert("failure_mode".to_owned(), "open".to_owned());
+        Ok(message)
     }
 
     fn message(&self, ask: &Ask<'_>, decision: DecisionId, wait: Duration, hold: Duration) -> v1::DecideRequest {
@@ -142,7 +149,7 @@ impl Stack {
             span: ask.span.clone(),
             parent_span: ask.call.controls.parent.clone(),
             tool: ask.judged.tool.name().clone(),
-            action: shortened(ask.call.action()),
+            action: shortened(&ask.call.action(), ACTION_MAX),
             level: ask.named.level,
             keys: ask.named.keys.clone(),
             key_hint: ask.named.hint.clone(),
@@ -160,6 +167,8 @@ impl Stack {
             observed: Vec::new(),
             lease: lease_ms(),
             patience_over: false,
+            adopts: None,
+            notes: notes(ask),
         };
         DecideParts { decide, probe_request, wait: millis(wait), hold: millis(hold) }.to_message()
     }
@@ -183,14 +192,16 @@ fn decision_id() -> Result<DecisionId, Refusal> {
     DecisionId::new(&uuid::Uuid::new_v4().to_string()).map_err(|error| Refusal::new(Code::LedgerUnavailable, error.to_string()))
 }
 
-/// Actions are one line for people; a path can be longer.
-fn shortened(mut action: String) -> String {
-    const MOST: usize = 2000;
-    if let Some((at, _)) = action.char_indices().nth(MOST) {
-        action.truncate(at);
-        action.push('…');
-    }
-    action
+/// What the span says of the call besides: what Audit mode would have done, and control headers that mean nothing here.
+fn notes(ask: &Ask<'_>) -> BTreeMap<String, String> {
+    let audit = ask.judged.judgement.audit.iter().take(AUDIT_NOTED).zip(1..);
+    let audit = audit.map(|(note, n)| {
+        let text = format!("{} by {}: {}", note.verdict.name(), note.policy_id, note.reason.as_deref().unwrap_or("no reason given"));
+        (format!("audit_{n}"), shortened(&text, NOTE_MAX))
+    });
+    let unknown = &ask.call.controls.unknown;
+    let unknown = (!unknown.is_empty()).then(|| ("unknown_control_headers".to_owned(), shortened(&unknown.join(", "), NOTE_MAX)));
+    audit.chain(unknown).collect()
 }
 
 /// Tells the ledger, by way of the spool, that a decision's answer will not be used.

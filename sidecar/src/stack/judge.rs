@@ -173,7 +173,7 @@ impl Judged {
             Refusal::new(Code::IdempotencyKeyInvalid, detail)
         })?;
         if let Some(keys) = own.filter(|_| !broken("the_tool_names_first") || call.controls.key.is_none()) {
-            let hint = keys.first().map(|key| key.chars().take(8).collect()).unwrap_or_default();
+            let hint = keys.first().map(|key| key::hint(key)).unwrap_or_default();
             let mut digests: Vec<KeyDigest> = keys.iter().map(|key| secret.tool_key(self.tool.key_scope(), key)).collect();
             digests.sort_unstable();
             digests.dedup();

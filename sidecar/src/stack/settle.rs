@@ -29,7 +29,7 @@ impl Stack {
     pub(super) async fn settle_claim(&self, claim: u64, settle: &Settle, body: Vec<u8>) -> Recorded {
         let request = settle_request(settle, body);
         let mut backoff = Backoff::new();
-        while let Err(error) = self.spool.claims.settled(claim, &request).await {
+        while let Err(error) = self.spool.claims.settled(claim, request.clone()).await {
             tracing::error!(%error, "a claim's outcome could not be spooled");
             backoff.wait().await;
         }
