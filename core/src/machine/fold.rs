@@ -106,7 +106,19 @@ impl State {
                 run.tally.calls += 1;
             }
             Fact::SpanRecorded { span, .. } => count(&mut run.tally, span),
-            _ => {}
+            Fact::RunOpened { .. }
+            | Fact::EffectSettled { .. }
+            | Fact::CallerSeen { .. }
+            | Fact::BootGone { .. }
+            | Fact::DecisionAbandoned { .. }
+            | Fact::GateOpened { .. }
+            | Fact::GateVoted { .. }
+            | Fact::GateExpired { .. }
+            | Fact::GateSuperseded { .. }
+            | Fact::DuplicateObserved { .. }
+            | Fact::AnswerDropped { .. }
+            | Fact::EffectForgotten { .. }
+            | Fact::SpanRefused { .. } => {}
         }
     }
 

@@ -327,7 +327,7 @@ async fn what_a_decide_saw_counts_although_nobody_waits_for_its_answer() {
         drop(gone);
         let mut deserted = call(2, "d-2");
         deserted.decide.observed = read(&left);
-        rig.engine.asks.send(Ask::Decide(Box::new(waiting::Waiting::new(deserted, answer)))).await.unwrap();
+        rig.engine.asks.send(Ask::decide(waiting::Waiting::new(deserted, answer))).await.unwrap();
         let id = left.effect.clone();
         assert!(rig.engine.read(move |state| state.effect(&id).unwrap().read).await.unwrap(), "{fault:?}");
         let effects = rig.engine.read(|state| state.effects().count()).await.unwrap();
