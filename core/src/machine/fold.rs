@@ -45,7 +45,7 @@ impl State {
             Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
             Fact::GateOpened { gate } => self.gate_opened(gate, ts),
             Fact::GateVoted { gate, person, verdict, reason } => {
-                if let Some(gate) = self.gates.get_mut(gate) {
+                if let Some(mut gate) = self.gates.get_mut(gate) {
                     gate.votes.insert(person.clone(), Vote { verdict: *verdict, reason: reason.clone(), at: ts });
                     if gate.phase.is_open() {
                         gate.phase = gate.phase_by_votes();
@@ -55,7 +55,7 @@ impl State {
             Fact::GateExpired { gate } => self.gate_ended(gate, GatePhase::Expired),
             Fact::GateSuperseded { gate } => self.gate_ended(gate, GatePhase::Superseded),
             Fact::AnswerDropped { effect } => {
-                if let Some(effect) = self.effects.get_mut(effect) {
+                if let Some(mut effect) = self.effects.get_mut(effect) {
                     effect.state = EffectState::Tombstone { since: ts };
                 }
             }
@@ -64,7 +64,7 @@ impl State {
                 self.spans_through.insert(boot.clone(), *seq);
             }
             Fact::DuplicateObserved { effect, fence, .. } => {
-                if let Some(effect) = self.effects.get_mut(effect) {
+                if let Some(mut effect) = self.effects.get_mut(effect) {
                     effect.duplicates.insert(*fence);
                 }
             }
@@ -155,7 +155,7 @@ impl State {
     }
 
     fn settled(&mut self, id: &EffectId, fence: Fence, outcome: &Settled, fingerprint: Option<Fingerprint>, ts: Timestamp) {
-        let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
+        let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
         let (was_in_doubt, was_free) = (effect.is_in_doubt(), effect.is_free());
         effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
         effect.state = match outcome.clone() {
@@ -167,6 +167,7 @@ impl State {
         let (run, is_in_doubt, gate) = (effect.spec.run.clone(), effect.is_in_doubt(), effect.resolution.clone());
         // Given back on a wrong word, and used after all: it must not serve a second time.
         let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
+        drop(effect);
         self.use_approval(spent.as_ref(), id);
         if let Some(run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
@@ -175,20 +176,20 @@ impl State {
                 (true, true) | (false, false) => {}
             }
         }
-        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
+        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
             gate.phase = GatePhase::Superseded;
         }
     }
 
     fn use_approval(&mut self, gate: Option<&GateId>, by: &EffectId) {
-        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
+        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
             gate.phase = GatePhase::Consumed;
             gate.used_by.insert(by.clone());
         }
     }
 
     fn return_approval(&mut self, gate: &GateId, by: &EffectId, ts: Timestamp) {
-        let Some(gate) = self.gates.get_mut(gate) else { return };
+        let Some(mut gate) = self.gates.get_mut(gate) else { return };
         gate.used_by.remove(by);
         if gate.phase == GatePhase::Consumed && gate.used_by.is_empty() {
             let is_past = gate.spec.expires_at.is_some_and(|end| ts >= end);
@@ -197,7 +198,7 @@ impl State {
     }
 
     fn caller_seen(&mut self, id: &EffectId, fence: Fence, seen: Seen) {
-        if let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) {
+        if let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) {
             match seen {
                 Seen::Read => effect.read = true,
                 Seen::CallerGone => effect.caller_gone = true,
@@ -207,13 +208,11 @@ impl State {
 
     /// The callers are gone. The leases run on: a sidecar that is only cut off uses them to their end.
     fn boot_gone(&mut self, boot: &BootId) {
-        for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot) {
-            effect.caller_gone |= !effect.read;
-        }
+        self.effects.change_all(|effect| effect.caller_gone |= !effect.read && effect.holder.0 == *boot);
     }
 
     fn gate_opened(&mut self, spec: &GateSpec, ts: Timestamp) {
-        if let Some(effect) = spec.effect.as_ref().and_then(|id| self.effects.get_mut(id)) {
+        if let Some(mut effect) = spec.effect.as_ref().and_then(|id| self.effects.get_mut(id)) {
             effect.resolution = Some(spec.gate.clone());
         }
         if spec.kind == GateKind::Approval {
@@ -226,7 +225,7 @@ impl State {
     }
 
     fn gate_ended(&mut self, gate: &GateId, phase: GatePhase) {
-        if let Some(gate) = self.gates.get_mut(gate) {
+        if let Some(mut gate) = self.gates.get_mut(gate) {
             gate.phase = phase;
         }
     }
