@@ -1,26 +1,30 @@
-//! What time alone does: leases end in doubt, gates expire, probes fall due, answers and tombstones are dropped.
+//! What time alone does: leases end in doubt, gates expire, probes fall due, answers, tombstones and old runs are dropped.
 
 use super::command::Action;
 use super::effect::{DoubtCause, Effect, EffectState, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{Gate, GateKind, GatePhase};
+use super::run::{RUN_MEMORY, Run};
 use super::state::{State, TOMBSTONE};
 use super::timed::Due;
 use super::{Outcome, settle};
 use crate::mutation::broken;
 use crate::time::Timestamp;
 
-/// Effects, and gates, that one tick sees to: the rest waits for the next, so that a long absence cannot make one huge append.
+/// Effects, gates and runs, each, that one tick sees to: the rest waits for the next, so that a long absence cannot make one huge append.
 pub const TICK_MAX: usize = 1000;
 
 pub(super) fn expire(state: &State, now: Timestamp) -> Outcome {
     let mut outcome = Outcome::default();
-    for effect in state.effects.due_by(now).take(TICK_MAX) {
+    for (_, effect) in state.effects.due_by(now).take(TICK_MAX) {
         age(state, effect, now, &mut outcome);
     }
-    for gate in state.gates.due_by(now).take(TICK_MAX) {
-        outcome.events.push(Event { ts: now, fact: Fact::GateExpired { gate: gate.spec.gate.clone() } });
-        outcome.actions.push(Action::GateDecided { gate: gate.spec.gate.clone() });
+    for (gate, _) in state.gates.due_by(now).take(TICK_MAX) {
+        outcome.events.push(Event { ts: now, fact: Fact::GateExpired { gate: gate.clone() } });
+        outcome.actions.push(Action::GateDecided { gate: gate.clone() });
+    }
+    for (run, _) in state.runs.due_by(now).take(TICK_MAX) {
+        outcome.events.push(Event { ts: now, fact: Fact::RunForgotten { run: run.clone() } });
     }
     outcome
 }
@@ -30,6 +34,13 @@ impl Due for Gate {
     fn due(&self) -> Option<Timestamp> {
         let can_expire = self.spec.kind == GateKind::Approval && matches!(self.phase, GatePhase::Pending | GatePhase::Approved);
         self.spec.expires_at.filter(|_| can_expire)
+    }
+}
+
+impl Due for Run {
+    /// A run stays while an effect of it is on record, above all one in doubt.
+    fn due(&self) -> Option<Timestamp> {
+        (self.effects_on_record == 0).then(|| self.last_at.after(RUN_MEMORY))
     }
 }
 

@@ -28,8 +28,11 @@ impl State {
                     tally: Tally::default(),
                     head: CHAIN_START,
                     events: 0,
+                    effects_on_record: 0,
                 };
-                self.runs.entry(run.clone()).or_insert(fresh);
+                if self.runs.get(run).is_none() {
+                    self.runs.insert(run.clone(), fresh);
+                }
             }
             Fact::EffectGranted { spec, fence, generation, boot, decision, lease, .. } => {
                 self.granted(spec, *fence, *generation, (boot.clone(), decision.clone()), ts, *lease);
@@ -60,6 +63,7 @@ impl State {
                 }
             }
             Fact::EffectForgotten { effect } => self.forget(effect),
+            Fact::RunForgotten { run } => _ = self.runs.remove(run),
             Fact::SpanRecorded { boot, seq, .. } | Fact::SpanRefused { boot, seq } => {
                 self.spans_through.insert(boot.clone(), *seq);
             }
@@ -89,12 +93,12 @@ impl State {
                 self.gates.get(gate).map(|gate| gate.spec.run.clone())
             }
             Fact::SpanRecorded { span, .. } => Some(span.run_id().clone()),
-            Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::SpanRefused { .. } => None,
+            Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::RunForgotten { .. } | Fact::SpanRefused { .. } => None,
         }
     }
 
     fn link(&mut self, run: &RunId, event: &Event) {
-        let Some(run) = self.runs.get_mut(run) else { return };
+        let Some(mut run) = self.runs.get_mut(run) else { return };
         // Events are made of strings, integers and maps in a fixed order, so this cannot fail and is the same everywhere.
         let bytes = serde_json::to_vec(event).unwrap_or_default();
         run.head = chain(run.head, &bytes);
@@ -118,6 +122,7 @@ impl State {
             | Fact::DuplicateObserved { .. }
             | Fact::AnswerDropped { .. }
             | Fact::EffectForgotten { .. }
+            | Fact::RunForgotten { .. }
             | Fact::SpanRefused { .. } => {}
         }
     }
@@ -136,7 +141,10 @@ impl State {
         }
         self.use_approval(spec.approval.as_ref(), &id);
         self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
-        let duplicates = self.effects.remove(&id).map(|before| before.duplicates).unwrap_or_default();
+        let duplicates = self.take(&id).map(|before| before.duplicates).unwrap_or_default();
+        if let Some(mut run) = self.runs.get_mut(&spec.run) {
+            run.effects_on_record += 1;
+        }
         let effect = Effect {
             spec: spec.clone(),
             state: EffectState::Dispatched,
@@ -169,7 +177,7 @@ impl State {
         let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
         drop(effect);
         self.use_approval(spent.as_ref(), id);
-        if let Some(run) = self.runs.get_mut(&run) {
+        if let Some(mut run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
                 (false, true) => run.tally.in_doubt += 1,
                 (true, false) => run.tally.in_doubt = run.tally.in_doubt.saturating_sub(1),
@@ -241,8 +249,17 @@ impl State {
         }
     }
 
+    /// Takes a record out of the effects and out of its run's count.
+    fn take(&mut self, id: &EffectId) -> Option<Effect> {
+        let effect = self.effects.remove(id)?;
+        if let Some(mut run) = self.runs.get_mut(&effect.spec.run) {
+            run.effects_on_record = run.effects_on_record.saturating_sub(1);
+        }
+        Some(effect)
+    }
+
     fn forget(&mut self, id: &EffectId) {
-        let Some(effect) = self.effects.remove(id) else { return };
+        let Some(effect) = self.take(id) else { return };
         for key in effect.spec.keys.iter().filter(|key| self.by_key.get(key) == Some(id)).collect::<Vec<_>>() {
             self.by_key.remove(key);
         }

@@ -27,7 +27,7 @@ pub struct State {
     pub(super) gates: Timed<GateId, Gate>,
     /// The last gate of each class for a request.
     pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), BTreeMap<String, GateId>>,
-    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) runs: Timed<RunId, Run>,
     pub(super) spans_through: HashMap<BootId, u64>,
 }
 

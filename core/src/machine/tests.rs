@@ -824,6 +824,33 @@ fn after_retention_a_tombstone_refuses_and_then_the_key_is_free() {
     assert!(matches!(ledger.decide(&order("d3")), Reply::Grant(_)));
 }
 
+#[test]
+fn a_run_is_forgotten_when_nothing_of_it_is_on_record_and_never_before_its_doubts() {
+    let mut ledger = Ledger::default();
+    let (quiet, doubtful) = (RunId::new("run-1").unwrap(), RunId::new("run-2").unwrap());
+    let grant = ledger.grant(&order("d1"));
+    ledger.settle("a", &grant, completed());
+    let open = ledger.grant(&Decide { run: doubtful.clone(), ..nth(2) });
+    ledger.settle("a", &open, doubt());
+    ledger.pass(Millis::from_secs(72 * 3600));
+    ledger.pass(TOMBSTONE);
+    assert!(ledger.state.effect(&grant.effect).is_none());
+    ledger.pass(Millis::new(RUN_MEMORY.get() - 1));
+    assert!(ledger.state.run(&quiet).is_some());
+    ledger.pass(Millis::new(1));
+    assert!(ledger.state.run(&quiet).is_none());
+    ledger.pass(Millis::from_secs(10 * 365 * 24 * 3600));
+    assert!(ledger.effect(&open).is_in_doubt() && ledger.state.run(&doubtful).is_some(), "a doubt waits for a person");
+    // The record moves with its key: the run that had it before goes, the one that has it now stays.
+    let gate = ledger.effect(&open).resolution.clone().unwrap();
+    ledger.vote(&gate, "ada", GateVerdict::NotExecuted);
+    let again = ledger.grant(&Decide { run: RunId::new("run-3").unwrap(), decision: DecisionId::new("d9").unwrap(), ..nth(2) });
+    assert_eq!(again.effect, open.effect);
+    ledger.settle("a", &again, doubt());
+    ledger.pass(RUN_MEMORY);
+    assert!(ledger.state.run(&doubtful).is_none() && ledger.state.run(&RunId::new("run-3").unwrap()).is_some());
+}
+
 /// A call of its own, one of many.
 fn nth(n: u32) -> Decide {
     let mut bytes = [0; 32];

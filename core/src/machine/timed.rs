@@ -30,14 +30,18 @@ impl<K: Ord + Clone, V: Due> Timed<K, V> {
         self.records.get(key)
     }
 
+    /// Every record by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.records.iter()
+    }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.records.values()
     }
 
     /// What is due at `now`, longest due first.
-    pub(super) fn due_by(&self, now: Timestamp) -> impl Iterator<Item = &V> {
-        self.due.iter().take_while(move |(at, _)| *at <= now).filter_map(|(_, key)| self.records.get(key))
+    pub(super) fn due_by(&self, now: Timestamp) -> impl Iterator<Item = (&K, &V)> {
+        self.due.iter().take_while(move |(at, _)| *at <= now).filter_map(|(_, key)| self.records.get_key_value(key))
     }
 
     pub(super) fn insert(&mut self, key: K, record: V) {
@@ -125,7 +129,7 @@ mod tests {
     }
 
     fn due(timed: &Timed<u32, Alarm>, now: u64) -> Vec<u64> {
-        timed.due_by(Timestamp::from_epoch_ms(now)).filter_map(|alarm| alarm.0).collect()
+        timed.due_by(Timestamp::from_epoch_ms(now)).filter_map(|(_, alarm)| alarm.0).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kybernis_core::ids::{AgentId, PolicyDigest};
-use kybernis_core::machine::{Action, Command, Entropy, Event, Observe, Outcome, Refuse, Reply, State, apply};
+use kybernis_core::machine::{Action, Command, Entropy, Event, Fact, Observe, Outcome, Refuse, Reply, State, apply};
 use kybernis_core::reason::Code;
 use kybernis_core::time::Timestamp;
 use kybernis_proto::DecideAnswer;
@@ -129,6 +129,8 @@ impl Writer {
     fn fold(&mut self, event: &Event, segment: u64, position: usize) {
         if let Some(run) = self.state.run_of(&event.fact) {
             self.index.note(run, segment, position);
+        } else if let Fact::RunForgotten { run } = &event.fact {
+            self.index.forget(run);
         }
         self.state.fold(event);
     }
