@@ -43,7 +43,7 @@ pub(crate) enum Object {
     Tool(Box<ToolRegistration>),
     Policy(Box<Policy>),
     RetryPolicy(Box<RetryPolicy>),
-    Secret(SecretManifest),
+    Secret(Box<SecretManifest>),
 }
 
 /// A Secret (core/v1), which on a laptop is a manifest like the others.
@@ -71,7 +71,7 @@ pub(crate) fn decode(file: &str, node: &Node, errors: &mut Vec<ManifestError>) -
     let (version, kind) = document.type_meta()?;
     let before = document.errors.len();
     let object = match (version.as_str(), kind.as_str()) {
-        ("v1", "Secret") => document.typed::<SecretManifest>("Secret", None).map(Object::Secret),
+        ("v1", "Secret") => document.typed(&kind, None).map(|secret| Object::Secret(Box::new(secret))),
         (version, kind) if version == format!("{GROUP}/{VERSION}") => match kind {
             "ToolRegistration" => document.typed(kind, Some(&TOOL_SCHEMA)).map(|tool| Object::Tool(Box::new(tool))),
             "Policy" => document.typed(kind, Some(&POLICY_SCHEMA)).map(|policy| Object::Policy(Box::new(policy))),

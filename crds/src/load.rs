@@ -262,7 +262,7 @@ impl<'s> Loader<'s> {
                     return;
                 }
                 self.secret_places.insert(key, (file, node.at.line));
-                self.loaded.secrets.add(&namespace, &name, found, &mut problems);
+                self.loaded.secrets.add(&namespace, &name, *found, &mut problems);
                 self.field_errors(file, &node, problems);
             }
         }

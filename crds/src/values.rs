@@ -97,7 +97,7 @@ fn part_ms(text: &str, number: &str, unit_ms: u64) -> Result<u64, ValueError> {
     let places = u32::try_from(fraction.len()).ok().filter(|places| *places <= FRACTION_MAX).ok_or_else(too_fine)?;
     let parts = if fraction.is_empty() { 0 } else { fraction.parse::<u64>().map_err(|_| malformed())? };
     let scale = 10_u64.pow(places);
-    if (parts * unit_ms) % scale != 0 {
+    if !(parts * unit_ms).is_multiple_of(scale) {
         return Err(too_fine());
     }
     Ok(whole.saturating_mul(unit_ms).saturating_add(parts * unit_ms / scale))

@@ -41,12 +41,18 @@ pub(crate) fn router(engine: Engine, tokens: Arc<TokenKey>) -> Router {
         .route("/infra/gates", get(gates))
         .route("/infra/gate/status", get(gate_status))
         .route("/infra/gate/decide", post(decide_gate))
-        .fallback(async || Failure(Refusal::new(Code::NotFound, "There is no such endpoint; see docs/http-api.md.")))
+        .fallback(async || Failure::new(Code::NotFound, "There is no such endpoint; see docs/http-api.md."))
         .with_state(Api { engine, tokens })
 }
 
 /// A refusal in the envelope.
-struct Failure(Refusal);
+struct Failure(Box<Refusal>);
+
+impl Failure {
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Refusal::new(code, detail)))
+    }
+}
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -63,26 +69,24 @@ impl IntoResponse for Failure {
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Self {
         let code = if error == AuthError::Forbidden { Code::Forbidden } else { Code::Unauthenticated };
-        Self(Refusal::new(code, format!("{error}.")))
+        Self::new(code, format!("{error}."))
     }
 }
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Self(Refusal::new(Code::LedgerUnavailable, format!("{error}.")))
+        Self::new(Code::LedgerUnavailable, format!("{error}."))
     }
 }
 
 impl From<Refuse> for Failure {
     fn from(refuse: Refuse) -> Self {
-        let mut refusal = Refusal::new(refuse.code, refuse.detail);
-        refusal.gate = refuse.gate;
-        Self(refusal)
+        Self(Box::new(Refusal { gate: refuse.gate, ..Refusal::new(refuse.code, refuse.detail) }))
     }
 }
 
 fn bad(field: &str, rule: impl std::fmt::Display) -> Failure {
-    Failure(Refusal::new(Code::BadRequest, format!("`{field}`: {rule}.")))
+    Failure::new(Code::BadRequest, format!("`{field}`: {rule}."))
 }
 
 impl From<QueryRejection> for Failure {
@@ -167,11 +171,11 @@ async fn events(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Quer
         api.engine.read(move |state| state.run(&run).map(|run| run.events)).await?
     };
     let Some(total) = known else {
-        return Err(Failure(Refusal::new(Code::NotFound, format!("There is no run {run}."))));
+        return Err(Failure::new(Code::NotFound, format!("There is no run {run}.")));
     };
     let events = match api.engine.run_events(run, after, limit).await? {
         Ok(events) => events,
-        Err(error) => return Err(Failure(Refusal::new(Code::LedgerUnavailable, error.to_string()))),
+        Err(error) => return Err(Failure::new(Code::LedgerUnavailable, error.to_string())),
     };
     let last = events.last().map_or(after, |(seq, _)| *seq);
     let views = events.iter().map(|(seq, event)| EventView::new(*seq, event));
@@ -218,7 +222,7 @@ async fn gate_status(Shared(api): Shared<Api>, headers: HeaderMap, query: Result
 async fn gate(api: &Api, name: &str) -> Result<GateView, Failure> {
     let id = GateId::new(name).map_err(|error| bad("gate_id", error))?;
     let view = api.engine.read(move |state| state.gate(&id).map(GateView::new)).await?;
-    view.ok_or_else(|| Failure(Refusal::new(Code::NotFound, format!("There is no gate {name}."))))
+    view.ok_or_else(|| Failure::new(Code::NotFound, format!("There is no gate {name}.")))
 }
 
 /// A person's word. `decided_by` is ignored: who says it stands in the token.

@@ -148,10 +148,7 @@ impl Walk<'_> {
 
     /// An operand whose field is already known: a bare variable needs no look at everything below it.
     fn operand(&mut self, operand: &IdedExpr) -> Result<(), CompileError> {
-        match &operand.expr {
-            Expr::Ident(name) => self.known(operand.id, name),
-            _ => self.node(operand),
-        }
+        if let Expr::Ident(name) = &operand.expr { self.known(operand.id, name) } else { self.node(operand) }
     }
 
     fn variable(&mut self, id: u64, name: &str) -> Result<(), CompileError> {

@@ -91,45 +91,39 @@ impl Expression {
 
     /// Evaluates to true or false; anything else is an error that names what came instead.
     pub fn eval_bool(&self, facts: &Facts) -> Result<bool, EvalError> {
-        match self.eval(facts)? {
-            Value::Bool(value) => Ok(value),
-            other => Err(self.error(format!("expected true or false, got {}", kind(&other)))),
-        }
+        let value = self.eval(facts)?;
+        if let Value::Bool(value) = value { Ok(value) } else { Err(self.expected("true or false", &value)) }
     }
 
     /// Evaluates to a text that is not empty.
     pub fn eval_string(&self, facts: &Facts) -> Result<String, EvalError> {
-        match self.eval(facts)? {
-            Value::String(text) if text.is_empty() => Err(self.error("expected a text, got an empty one".to_owned())),
-            Value::String(text) => Ok(text.as_ref().clone()),
-            other => Err(self.error(format!("expected a text, got {}", kind(&other)))),
-        }
+        let value = self.eval(facts)?;
+        let Value::String(text) = &value else { return Err(self.expected("a text", &value)) };
+        if text.is_empty() { Err(self.error("expected a text, got an empty one".to_owned())) } else { Ok(text.as_ref().clone()) }
     }
 
     /// Evaluates to one key or a list of keys; integers become their decimal text. Null, empty and anything else are errors.
     pub fn eval_keys(&self, facts: &Facts) -> Result<Vec<String>, EvalError> {
-        match self.eval(facts)? {
-            Value::List(items) if items.is_empty() => Err(self.error("expected a key, got an empty list".to_owned())),
-            Value::List(items) => items.iter().map(|item| self.key(item)).collect(),
-            one => self.key(&one).map(|key| vec![key]),
+        let value = self.eval(facts)?;
+        let Value::List(items) = &value else { return self.key(&value).map(|key| vec![key]) };
+        if items.is_empty() {
+            return Err(self.error("expected a key, got an empty list".to_owned()));
         }
+        items.iter().map(|item| self.key(item)).collect()
     }
 
     fn key(&self, value: &Value) -> Result<String, EvalError> {
-        match value {
-            Value::String(text) if text.is_empty() => Err(self.error("expected a key, got an empty text".to_owned())),
-            Value::String(text) => Ok(text.as_ref().clone()),
-            Value::Int(number) => Ok(number.to_string()),
-            other => Err(self.error(format!("expected a text, an integer or a list of them as key, got {}", kind(other)))),
+        if let Value::Int(number) = value {
+            return Ok(number.to_string());
         }
+        let Value::String(text) = value else { return Err(self.expected("a text, an integer or a list of them as key", value)) };
+        if text.is_empty() { Err(self.error("expected a key, got an empty text".to_owned())) } else { Ok(text.as_ref().clone()) }
     }
 
     /// Evaluates to an integer, for amounts in millionths.
     pub fn eval_i64(&self, facts: &Facts) -> Result<i64, EvalError> {
-        match self.eval(facts)? {
-            Value::Int(number) => Ok(number),
-            other => Err(self.error(format!("expected an integer, got {}", kind(&other)))),
-        }
+        let value = self.eval(facts)?;
+        if let Value::Int(number) = value { Ok(number) } else { Err(self.expected("an integer", &value)) }
     }
 
     fn eval(&self, facts: &Facts) -> Result<Value, EvalError> {
@@ -144,6 +138,10 @@ impl Expression {
         let declared = context.add_function(rewrite::FUEL_FUNCTION, burn);
         declared.map_err(|error| self.error(error.to_string()))?;
         context.resolve(&self.inner.expr).map_err(|error| self.error(explain(&error)))
+    }
+
+    fn expected(&self, what: &str, got: &Value) -> EvalError {
+        self.error(format!("expected {what}, got {}", kind(got)))
     }
 
     fn error(&self, message: String) -> EvalError {
@@ -178,10 +176,12 @@ fn first_error(source: &str, errors: &::cel::ParseErrors) -> CompileError {
 
 /// What people can do about a failed evaluation.
 fn explain(error: &ExecutionError) -> String {
-    match error {
-        ExecutionError::NoSuchKey(name) => format!("there is no `{name}` here; guard it with has()"),
-        ExecutionError::FunctionError { message, .. } => one_line(message),
-        other => one_line(&other.to_string()),
+    if let ExecutionError::NoSuchKey(name) = error {
+        format!("there is no `{name}` here; guard it with has()")
+    } else if let ExecutionError::FunctionError { message, .. } = error {
+        one_line(message)
+    } else {
+        one_line(&error.to_string())
     }
 }
 

@@ -108,18 +108,14 @@ fn inner(node: IdedExpr) -> IdedExpr {
 fn metered(id: u64, condition: IdedExpr, step: IdedExpr, accumulator: &str) -> (IdedExpr, IdedExpr) {
     let fuel = call(id, FUEL_FUNCTION, Vec::new());
     let is_accumulator = |node: &IdedExpr| matches!(&node.expr, Expr::Ident(name) if name == accumulator);
-    let appends = |node: &IdedExpr| match &node.expr {
-        Expr::Call(call) if call.func_name == operators::ADD => {
-            matches!(call.args.as_slice(), [list, item] if is_accumulator(list) && matches!(item.expr, Expr::List(_)))
+    let appended = |args: &[IdedExpr]| matches!(args, [list, item] if is_accumulator(list) && matches!(item.expr, Expr::List(_)));
+    let appends = |node: &IdedExpr| matches!(&node.expr, Expr::Call(call) if call.func_name == operators::ADD && appended(&call.args));
+    let append = |mut node: IdedExpr| {
+        if let Expr::Call(add) = &mut node.expr {
+            let args = std::mem::take(&mut add.args);
+            add.args = args.into_iter().map(|arg| if is_accumulator(&arg) { arg } else { guarded(arg) }).collect();
         }
-        _ => false,
-    };
-    let append = |node: IdedExpr| match node.expr {
-        Expr::Call(mut add) => {
-            add.args = add.args.into_iter().map(|arg| if is_accumulator(&arg) { arg } else { guarded(arg) }).collect();
-            IdedExpr { id: node.id, expr: Expr::Call(add) }
-        }
-        expr => IdedExpr { id: node.id, expr },
+        node
     };
     if matches!(condition.expr, Expr::Literal(_)) {
         let unchanged = IdedExpr { id, expr: Expr::Ident(accumulator.to_owned()) };

@@ -135,7 +135,7 @@ fn freed<'s>(state: &'s State, decide: &Decide) -> Option<&'s Effect> {
                 effect.spec.agent == decide.agent && effect.spec.run == decide.run && effect.spec.principal == decide.principal
             };
             // The last one: an adopted effect stands beside the record that it would have taken up.
-            ids.filter_map(|id| state.effects.get(id)).filter(same).filter(mine).last()
+            ids.filter_map(|id| state.effects.get(id)).filter(same).rfind(mine)
         }
     }
 }

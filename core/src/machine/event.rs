@@ -128,6 +128,11 @@ pub enum Fact {
         /// The effect.
         effect: EffectId,
     },
+    /// Nothing has happened in the run for so long that it is no longer known.
+    RunForgotten {
+        /// The run.
+        run: RunId,
+    },
     /// A span that needed no decision.
     SpanRecorded {
         /// The sidecar and its spool's number.

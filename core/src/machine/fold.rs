@@ -28,8 +28,11 @@ impl State {
                     tally: Tally::default(),
                     head: CHAIN_START,
                     events: 0,
+                    effects_on_record: 0,
                 };
-                self.runs.entry(run.clone()).or_insert(fresh);
+                if self.runs.get(run).is_none() {
+                    self.runs.insert(run.clone(), fresh);
+                }
             }
             Fact::EffectGranted { spec, fence, generation, boot, decision, lease, .. } => {
                 self.granted(spec, *fence, *generation, (boot.clone(), decision.clone()), ts, *lease);
@@ -45,7 +48,7 @@ impl State {
             Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
             Fact::GateOpened { gate } => self.gate_opened(gate, ts),
             Fact::GateVoted { gate, person, verdict, reason } => {
-                if let Some(gate) = self.gates.get_mut(gate) {
+                if let Some(mut gate) = self.gates.get_mut(gate) {
                     gate.votes.insert(person.clone(), Vote { verdict: *verdict, reason: reason.clone(), at: ts });
                     if gate.phase.is_open() {
                         gate.phase = gate.phase_by_votes();
@@ -55,16 +58,17 @@ impl State {
             Fact::GateExpired { gate } => self.gate_ended(gate, GatePhase::Expired),
             Fact::GateSuperseded { gate } => self.gate_ended(gate, GatePhase::Superseded),
             Fact::AnswerDropped { effect } => {
-                if let Some(effect) = self.effects.get_mut(effect) {
+                if let Some(mut effect) = self.effects.get_mut(effect) {
                     effect.state = EffectState::Tombstone { since: ts };
                 }
             }
             Fact::EffectForgotten { effect } => self.forget(effect),
+            Fact::RunForgotten { run } => _ = self.runs.remove(run),
             Fact::SpanRecorded { boot, seq, .. } | Fact::SpanRefused { boot, seq } => {
                 self.spans_through.insert(boot.clone(), *seq);
             }
             Fact::DuplicateObserved { effect, fence, .. } => {
-                if let Some(effect) = self.effects.get_mut(effect) {
+                if let Some(mut effect) = self.effects.get_mut(effect) {
                     effect.duplicates.insert(*fence);
                 }
             }
@@ -89,12 +93,12 @@ impl State {
                 self.gates.get(gate).map(|gate| gate.spec.run.clone())
             }
             Fact::SpanRecorded { span, .. } => Some(span.run_id().clone()),
-            Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::SpanRefused { .. } => None,
+            Fact::BootGone { .. } | Fact::DecisionAbandoned { .. } | Fact::RunForgotten { .. } | Fact::SpanRefused { .. } => None,
         }
     }
 
     fn link(&mut self, run: &RunId, event: &Event) {
-        let Some(run) = self.runs.get_mut(run) else { return };
+        let Some(mut run) = self.runs.get_mut(run) else { return };
         // Events are made of strings, integers and maps in a fixed order, so this cannot fail and is the same everywhere.
         let bytes = serde_json::to_vec(event).unwrap_or_default();
         run.head = chain(run.head, &bytes);
@@ -106,7 +110,20 @@ impl State {
                 run.tally.calls += 1;
             }
             Fact::SpanRecorded { span, .. } => count(&mut run.tally, span),
-            _ => {}
+            Fact::RunOpened { .. }
+            | Fact::EffectSettled { .. }
+            | Fact::CallerSeen { .. }
+            | Fact::BootGone { .. }
+            | Fact::DecisionAbandoned { .. }
+            | Fact::GateOpened { .. }
+            | Fact::GateVoted { .. }
+            | Fact::GateExpired { .. }
+            | Fact::GateSuperseded { .. }
+            | Fact::DuplicateObserved { .. }
+            | Fact::AnswerDropped { .. }
+            | Fact::EffectForgotten { .. }
+            | Fact::RunForgotten { .. }
+            | Fact::SpanRefused { .. } => {}
         }
     }
 
@@ -124,7 +141,10 @@ impl State {
         }
         self.use_approval(spec.approval.as_ref(), &id);
         self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
-        let duplicates = self.effects.remove(&id).map(|before| before.duplicates).unwrap_or_default();
+        let duplicates = self.take(&id).map(|before| before.duplicates).unwrap_or_default();
+        if let Some(mut run) = self.runs.get_mut(&spec.run) {
+            run.effects_on_record += 1;
+        }
         let effect = Effect {
             spec: spec.clone(),
             state: EffectState::Dispatched,
@@ -143,7 +163,7 @@ impl State {
     }
 
     fn settled(&mut self, id: &EffectId, fence: Fence, outcome: &Settled, fingerprint: Option<Fingerprint>, ts: Timestamp) {
-        let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
+        let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
         let (was_in_doubt, was_free) = (effect.is_in_doubt(), effect.is_free());
         effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
         effect.state = match outcome.clone() {
@@ -155,28 +175,29 @@ impl State {
         let (run, is_in_doubt, gate) = (effect.spec.run.clone(), effect.is_in_doubt(), effect.resolution.clone());
         // Given back on a wrong word, and used after all: it must not serve a second time.
         let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
+        drop(effect);
         self.use_approval(spent.as_ref(), id);
-        if let Some(run) = self.runs.get_mut(&run) {
+        if let Some(mut run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
                 (false, true) => run.tally.in_doubt += 1,
                 (true, false) => run.tally.in_doubt = run.tally.in_doubt.saturating_sub(1),
                 (true, true) | (false, false) => {}
             }
         }
-        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
+        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
             gate.phase = GatePhase::Superseded;
         }
     }
 
     fn use_approval(&mut self, gate: Option<&GateId>, by: &EffectId) {
-        if let Some(gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
+        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
             gate.phase = GatePhase::Consumed;
             gate.used_by.insert(by.clone());
         }
     }
 
     fn return_approval(&mut self, gate: &GateId, by: &EffectId, ts: Timestamp) {
-        let Some(gate) = self.gates.get_mut(gate) else { return };
+        let Some(mut gate) = self.gates.get_mut(gate) else { return };
         gate.used_by.remove(by);
         if gate.phase == GatePhase::Consumed && gate.used_by.is_empty() {
             let is_past = gate.spec.expires_at.is_some_and(|end| ts >= end);
@@ -185,7 +206,7 @@ impl State {
     }
 
     fn caller_seen(&mut self, id: &EffectId, fence: Fence, seen: Seen) {
-        if let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) {
+        if let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) {
             match seen {
                 Seen::Read => effect.read = true,
                 Seen::CallerGone => effect.caller_gone = true,
@@ -195,13 +216,11 @@ impl State {
 
     /// The callers are gone. The leases run on: a sidecar that is only cut off uses them to their end.
     fn boot_gone(&mut self, boot: &BootId) {
-        for effect in self.effects.values_mut().filter(|effect| effect.holder.0 == *boot) {
-            effect.caller_gone |= !effect.read;
-        }
+        self.effects.change_all(|effect| effect.caller_gone |= !effect.read && effect.holder.0 == *boot);
     }
 
     fn gate_opened(&mut self, spec: &GateSpec, ts: Timestamp) {
-        if let Some(effect) = spec.effect.as_ref().and_then(|id| self.effects.get_mut(id)) {
+        if let Some(mut effect) = spec.effect.as_ref().and_then(|id| self.effects.get_mut(id)) {
             effect.resolution = Some(spec.gate.clone());
         }
         if spec.kind == GateKind::Approval {
@@ -214,7 +233,7 @@ impl State {
     }
 
     fn gate_ended(&mut self, gate: &GateId, phase: GatePhase) {
-        if let Some(gate) = self.gates.get_mut(gate) {
+        if let Some(mut gate) = self.gates.get_mut(gate) {
             gate.phase = phase;
         }
     }
@@ -230,8 +249,17 @@ impl State {
         }
     }
 
+    /// Takes a record out of the effects and out of its run's count.
+    fn take(&mut self, id: &EffectId) -> Option<Effect> {
+        let effect = self.effects.remove(id)?;
+        if let Some(mut run) = self.runs.get_mut(&effect.spec.run) {
+            run.effects_on_record = run.effects_on_record.saturating_sub(1);
+        }
+        Some(effect)
+    }
+
     fn forget(&mut self, id: &EffectId) {
-        let Some(effect) = self.effects.remove(id) else { return };
+        let Some(effect) = self.take(id) else { return };
         for key in effect.spec.keys.iter().filter(|key| self.by_key.get(key) == Some(id)).collect::<Vec<_>>() {
             self.by_key.remove(key);
         }

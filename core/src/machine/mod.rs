@@ -23,6 +23,7 @@ mod state;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod timed;
 
 pub use command::*;
 pub use decide::BATCH_MAX;

@@ -10,7 +10,11 @@ use super::state::State;
 use crate::ids::{AgentId, ChainHash, RunId};
 use crate::ksp::{KspEvent, SpanStatus};
 use crate::reason::Code;
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
+
+/// How long a run is known after its last event, and after the last record of its effects: a quarter, so that whoever settles
+/// accounts finds it. Its events stay in the journal; its id is anybody's again.
+pub const RUN_MEMORY: Millis = Millis::from_secs(90 * 24 * 3600);
 
 /// What a run has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,8 @@ pub struct Run {
     pub head: ChainHash,
     /// Number of its events.
     pub events: u64,
+    /// Its effects that are on record, tombstones too.
+    pub effects_on_record: u64,
 }
 
 /// The next link: SHA-256 over the previous link and the event's canonical bytes.

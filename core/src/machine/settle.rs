@@ -75,10 +75,7 @@ fn stands(effect: &Effect, stands: bool) -> Outcome {
 }
 
 fn opened_gate(outcome: &Outcome) -> Option<GateId> {
-    outcome.events.iter().find_map(|event| match &event.fact {
-        Fact::GateOpened { gate } => Some(gate.gate.clone()),
-        _ => None,
-    })
+    outcome.events.iter().find_map(|event| if let Fact::GateOpened { gate } = &event.fact { Some(gate.gate.clone()) } else { None })
 }
 
 fn word(outcome: &SettleOutcome) -> Settled {
@@ -123,7 +120,7 @@ pub(super) fn record(state: &State, effect: &Effect, fence: Fence, outcome: Sett
     let end = match &outcome {
         Settled::InDoubt { .. } if effect.is_in_flight() => Some(closing(effect, Code::EffectInDoubt.as_str(), now)),
         Settled::NotSent { .. } if effect.is_in_flight() => Some(closing(effect, "not_sent", now)),
-        _ => None,
+        Settled::InDoubt { .. } | Settled::NotSent { .. } | Settled::Completed { .. } | Settled::Rejected { .. } => None,
     };
     push(effect, fence, outcome, None, returned, end, now, into);
 }

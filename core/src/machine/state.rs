@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::effect::{Effect, EffectState};
 use super::gate::Gate;
 use super::run::Run;
+use super::timed::Timed;
 use crate::ids::{AgentId, BootId, ChainHash, DecisionId, EffectId, GateId, KeyDigest, Meaning, RequestDigest, RunId, ToolName};
 use crate::time::{Millis, Timestamp};
 
@@ -18,15 +19,15 @@ pub const TOMBSTONE: Millis = Millis::from_secs(30 * 24 * 3600);
 #[derive(Clone, Debug, Default)]
 pub struct State {
     pub(super) last_ts: Timestamp,
-    pub(super) effects: HashMap<EffectId, Effect>,
+    pub(super) effects: Timed<EffectId, Effect>,
     pub(super) by_key: HashMap<KeyDigest, EffectId>,
     pub(super) by_meaning: HashMap<Meaning, Vec<EffectId>>,
     pub(super) decisions: HashMap<(BootId, DecisionId), Decided>,
     pub(super) decisions_by_age: VecDeque<(Timestamp, (BootId, DecisionId))>,
-    pub(super) gates: BTreeMap<GateId, Gate>,
+    pub(super) gates: Timed<GateId, Gate>,
     /// The last gate of each class for a request.
     pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), BTreeMap<String, GateId>>,
-    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) runs: Timed<RunId, Run>,
     pub(super) spans_through: HashMap<BootId, u64>,
 }
 
@@ -103,22 +104,17 @@ impl State {
     /// The lease of an effect in doubt may have been renewed just before the doubt, and a probe's "not executed" counts by
     /// its end.
     pub fn restart_leases(&mut self, now: Timestamp, lease: Millis) {
-        for effect in self.effects.values_mut() {
-            match effect.state {
-                EffectState::Dispatched => effect.lease_until = now.after(lease),
-                EffectState::InDoubt { since, .. } => effect.lease_until = effect.lease_until.max(since.after(lease)),
-                EffectState::Completed { .. }
-                | EffectState::Rejected { .. }
-                | EffectState::NotSent { .. }
-                | EffectState::Tombstone { .. } => {}
-            }
-        }
+        self.effects.change_all(|effect| match effect.state {
+            EffectState::Dispatched => effect.lease_until = now.after(lease),
+            EffectState::InDoubt { since, .. } => effect.lease_until = effect.lease_until.max(since.after(lease)),
+            EffectState::Completed { .. } | EffectState::Rejected { .. } | EffectState::NotSent { .. } | EffectState::Tombstone { .. } => {}
+        });
     }
 
     /// Moves the leases that a Renew named. Not an event: a lease lost with the ledger's memory starts anew.
     pub fn extend_leases(&mut self, renew: &super::Renew, now: Timestamp) {
         for (id, fence) in &renew.leases {
-            if let Some(effect) = self.effects.get_mut(id).filter(|effect| effect.holds(&renew.boot, *fence)) {
+            if let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.holds(&renew.boot, *fence)) {
                 effect.lease_until = effect.lease_until.max(now.after(renew.lease));
             }
         }
@@ -126,7 +122,7 @@ impl State {
 
     /// Notes that the ledger asked for a probe at `now`; memory only.
     pub fn note_probe(&mut self, effect: &EffectId, now: Timestamp) {
-        if let Some(effect) = self.effects.get_mut(effect) {
+        if let Some(mut effect) = self.effects.get_mut(effect) {
             effect.probed_at = Some(now);
         }
     }

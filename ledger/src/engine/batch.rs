@@ -29,6 +29,12 @@ pub(super) enum Ask {
     Presence { boot: BootId, present: bool },
 }
 
+impl Ask {
+    pub(super) fn decide(waiting: Waiting) -> Self {
+        Self::Decide(Box::new(waiting))
+    }
+}
+
 /// Where a command's reply goes; nowhere for the writer's own.
 pub(super) struct Answer(Option<oneshot::Sender<Reply>>);
 

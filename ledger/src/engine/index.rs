@@ -28,6 +28,10 @@ impl Index {
         self.runs.entry(run).or_default().push(Place { segment, position });
     }
 
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.runs.remove(run);
+    }
+
     pub(super) fn of_run(&self, run: &RunId, after: u64, limit: usize) -> Vec<Place> {
         let skip = usize::try_from(after).unwrap_or(usize::MAX);
         self.runs.get(run).into_iter().flatten().skip(skip).take(limit).copied().collect()

@@ -156,7 +156,7 @@ impl Engine {
                 Err(error) => return Ok(DecideAnswer::Refuse(Refuse::new(Code::LedgerUnavailable, error.to_string()))),
             }
         }
-        self.ask(|answer| Ask::Decide(Box::new(waiting::Waiting::new(parts, answer)))).await
+        self.ask(|answer| Ask::decide(waiting::Waiting::new(parts, answer))).await
     }
 
     /// What became of an effect. The body of a completed one is sealed and becomes durable with the outcome.

@@ -308,6 +308,27 @@ async fn a_boot_that_is_gone_leaves_its_effects_in_doubt() {
     assert_eq!(refused(&rig.engine, call(1, "d-2")).await.code, Code::EffectInDoubt);
 }
 
+#[tokio::test]
+async fn a_run_that_is_forgotten_leaves_no_places_behind() {
+    let journal = Arc::<Counted>::default();
+    let run = RunId::new("run-1").unwrap();
+    let long_ago = Event {
+        ts: Timestamp::from_epoch_ms(1),
+        fact: kybernis_core::machine::Fact::RunOpened { run: run.clone(), agent: agent(), explicit: true },
+    };
+    let (epoch, expected) = journal.acquire().await.unwrap();
+    journal.append(Append { epoch, expected, events: index::encode(&[long_ago]), blobs: Vec::new() }).await.unwrap();
+    let rig = rig_on(journal, tempfile::tempdir().unwrap()).await;
+    loop {
+        let id = run.clone();
+        if rig.engine.read(move |state| state.run(&id).is_none()).await.unwrap() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(rig.engine.run_events(run, 0, 10).await.unwrap().unwrap(), []);
+}
+
 /// What a Decide reports of callers, beside what it asks.
 fn read(grant: &Grant) -> Vec<Observation> {
     vec![Observation { effect: grant.effect.clone(), fence: grant.fence, seen: Seen::Read }]
@@ -327,7 +348,7 @@ async fn what_a_decide_saw_counts_although_nobody_waits_for_its_answer() {
         drop(gone);
         let mut deserted = call(2, "d-2");
         deserted.decide.observed = read(&left);
-        rig.engine.asks.send(Ask::Decide(Box::new(waiting::Waiting::new(deserted, answer)))).await.unwrap();
+        rig.engine.asks.send(Ask::decide(waiting::Waiting::new(deserted, answer))).await.unwrap();
         let id = left.effect.clone();
         assert!(rig.engine.read(move |state| state.effect(&id).unwrap().read).await.unwrap(), "{fault:?}");
         let effects = rig.engine.read(|state| state.effects().count()).await.unwrap();

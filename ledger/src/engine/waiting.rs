@@ -63,21 +63,21 @@ impl Waiting {
 /// All that wait, by what stands in their way, in the order in which they came.
 #[derive(Default)]
 pub(super) struct Parked {
-    by_obstacle: HashMap<Obstacle, Vec<Box<Waiting>>>,
+    by_obstacle: HashMap<Obstacle, Vec<Waiting>>,
 }
 
 impl Parked {
-    pub(super) fn park(&mut self, obstacle: Obstacle, waiting: Box<Waiting>) {
+    pub(super) fn park(&mut self, obstacle: Obstacle, waiting: Waiting) {
         self.by_obstacle.entry(obstacle).or_default().push(waiting);
     }
 
     /// Those who waited for this.
-    pub(super) fn wake(&mut self, obstacle: &Obstacle) -> Vec<Box<Waiting>> {
+    pub(super) fn wake(&mut self, obstacle: &Obstacle) -> Vec<Waiting> {
         self.by_obstacle.remove(obstacle).unwrap_or_default()
     }
 
     /// Those whose time is over, and nobody who has gone.
-    pub(super) fn overdue(&mut self) -> Vec<Box<Waiting>> {
+    pub(super) fn overdue(&mut self) -> Vec<Waiting> {
         let now = Instant::now();
         let mut due = Vec::new();
         for (obstacle, waiting) in &mut self.by_obstacle {
@@ -89,7 +89,7 @@ impl Parked {
     }
 
     /// Everyone, for another run after memory was dropped.
-    pub(super) fn all(&mut self) -> Vec<Box<Waiting>> {
+    pub(super) fn all(&mut self) -> Vec<Waiting> {
         self.by_obstacle.drain().flat_map(|(_, waiting)| waiting).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kybernis_core::ids::{AgentId, PolicyDigest};
-use kybernis_core::machine::{Action, Command, Entropy, Event, Observe, Outcome, Refuse, Reply, State, apply};
+use kybernis_core::machine::{Action, Command, Entropy, Event, Fact, Observe, Outcome, Refuse, Reply, State, apply};
 use kybernis_core::reason::Code;
 use kybernis_core::time::Timestamp;
 use kybernis_proto::DecideAnswer;
@@ -54,8 +54,17 @@ struct Staged {
     blobs: Vec<Blob>,
     actions: Vec<Action>,
     decided: Vec<(Box<Waiting>, Decided)>,
-    replies: Vec<(Command, Option<AgentId>, Vec<Blob>, Answer, Reply)>,
+    replies: Vec<Replied>,
     looks: Vec<Look>,
+}
+
+/// A command with what it is answered once it is durable, and what it takes to run it again.
+struct Replied {
+    command: Command,
+    by: Option<AgentId>,
+    blobs: Vec<Blob>,
+    answer: Answer,
+    reply: Reply,
 }
 
 /// Where one Decide of a batch stands.
@@ -120,6 +129,8 @@ impl Writer {
     fn fold(&mut self, event: &Event, segment: u64, position: usize) {
         if let Some(run) = self.state.run_of(&event.fact) {
             self.index.note(run, segment, position);
+        } else if let Fact::RunForgotten { run } = &event.fact {
+            self.index.forget(run);
         }
         self.state.fold(event);
     }
@@ -144,7 +155,7 @@ impl Writer {
         let own = |command| Ask::Command { by: None, command, blobs: Vec::new(), answer: Answer::nobody() };
         asks.push(own(Command::Expire));
         asks.extend(self.presence.gone(self.settings.absence).into_iter().map(|boot| own(Command::Observe(Observe::BootGone { boot }))));
-        asks.extend(self.parked.overdue().into_iter().map(Ask::Decide));
+        asks.extend(self.parked.overdue().into_iter().map(Ask::decide));
     }
 
     /// One batch: decided in memory, appended once, then answered.
@@ -184,11 +195,11 @@ impl Writer {
         (self.epoch, self.head) = (epoch, head);
         self.refold().await?;
         let mut asks = VecDeque::new();
-        for (command, by, blobs, answer, _) in staged.replies {
+        for Replied { command, by, blobs, answer, .. } in staged.replies {
             asks.push_back(Ask::Command { by, command, blobs, answer });
         }
         asks.extend(staged.decided.into_iter().map(|(waiting, _)| Ask::Decide(waiting)));
-        asks.extend(self.parked.all().into_iter().map(Ask::Decide));
+        asks.extend(self.parked.all().into_iter().map(Ask::decide));
         asks.extend(staged.looks.into_iter().map(Ask::Read));
         self.stage(asks)
     }
@@ -203,7 +214,7 @@ impl Writer {
                 Ask::Decide(waiting) => self.stage_decide(waiting, &mut staged)?,
                 Ask::Command { by, command, blobs, answer } => {
                     let reply = self.stage_command(by.as_ref(), &command, &blobs, &mut staged)?;
-                    staged.replies.push((command, by, blobs, answer, reply));
+                    staged.replies.push(Replied { command, by, blobs, answer, reply });
                 }
             }
             for action in &staged.actions[woken..] {
@@ -212,7 +223,7 @@ impl Writer {
                     Action::GateDecided { gate } => Obstacle::Person(gate.clone()),
                     Action::Probe { .. } | Action::GateOpened { .. } | Action::DropBody { .. } | Action::Alarm { .. } => continue,
                 };
-                asks.extend(self.parked.wake(&obstacle).into_iter().map(Ask::Decide));
+                asks.extend(self.parked.wake(&obstacle).into_iter().map(Ask::decide));
                 // Those of this very batch who found the obstacle before it went away.
                 let (waits, rest) = std::mem::take(&mut staged.decided)
                     .into_iter()
@@ -311,7 +322,7 @@ impl Writer {
         }
         let command = Command::Observe(Observe::Seen { boot: waiting.parts.decide.boot.clone(), observed });
         let (reply, _) = self.take_in(&command, staged)?;
-        staged.replies.push((command, None, Vec::new(), Answer::nobody(), reply));
+        staged.replies.push(Replied { command, by: None, blobs: Vec::new(), answer: Answer::nobody(), reply });
         Ok(())
     }
 
@@ -320,10 +331,10 @@ impl Writer {
         for (waiting, decided) in staged.decided {
             match decided {
                 Decided::Answer(answer) => waiting.send(answer),
-                Decided::Park(obstacle) => self.parked.park(obstacle, waiting),
+                Decided::Park(obstacle) => self.parked.park(obstacle, *waiting),
             }
         }
-        for (_, _, _, answer, reply) in staged.replies {
+        for Replied { answer, reply, .. } in staged.replies {
             answer.send(reply);
         }
         for look in staged.looks {
