@@ -250,7 +250,13 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: nothing is known.
     pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
-        let reply = self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await.map_err(|status| self.failed(status))?.into_inner();
+        let reply = self
+            .client
+            .clone()
+            .enter_run(v1::EnterRunRequest { run: run.to_string() })
+            .await
+            .map_err(|status| self.failed(status))?
+            .into_inner();
         Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 

@@ -251,13 +251,26 @@ impl Claims {
         let (effect, fence) = match granted {
             Some(granted) => granted,
             None => {
-                let grant = grant_for(control, claim.decide.clone()).await?;
-                (outcome.effect, outcome.fence) = (grant.effect.to_string(), grant.fence.get());
+                let (effect, fence) = match grant_for(control, claim.decide.clone()).await {
+                    Ok(grant) => (grant.effect, grant.fence),
+                    // The record may be this claim's own, made by a question whose answer was lost: then its word counts.
+                    Err(refused @ NotAdopted::Refused { .. }) => {
+                        let own = EffectId::new(&claim.decide.adopts).map_err(|_| NotAdopted::Away)?;
+                        (outcome.effect, outcome.fence) = (own.to_string(), Fence::FIRST.get());
+                        return match control.settle(outcome).await {
+                            Ok(_) => Ok((own, Fence::FIRST)),
+                            Err(CallError::Refused(_)) => Err(refused),
+                            Err(CallError::Away(_)) => Err(NotAdopted::Away),
+                        };
+                    }
+                    Err(NotAdopted::Away) => return Err(NotAdopted::Away),
+                };
+                (outcome.effect, outcome.fence) = (effect.to_string(), fence.get());
                 self.write(number, OUTCOME, outcome.encode_to_vec()).await.map_err(|error| {
                     tracing::error!(%error, "a claim's grant could not be spooled");
                     NotAdopted::Away
                 })?;
-                (grant.effect, grant.fence)
+                (effect, fence)
             }
         };
         control.settle(outcome).await?;

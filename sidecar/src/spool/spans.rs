@@ -1,5 +1,5 @@
 //! Spans on their way to the ledger: numbered, kept on disk until acknowledged, bounded. When the bound is reached the
-//! oldest reads go first, and are counted.
+//! oldest reads go first, then the oldest of the rest, and all are counted.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -20,10 +20,14 @@ use crate::control::{Backoff, CallError, Control};
 
 /// Spans kept while the ledger is away, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The share of reads that goes when the bound is reached: dropping in bulk keeps the log from being rewritten often.
+/// The share that goes when the bound is reached: dropping in bulk keeps the log from being rewritten often.
 const DROP_SHARE: usize = 4;
+/// Dropping reads is worth while until they are this much fewer than the rest.
+const READS_WORTH: usize = 64;
 /// Spans in one batch.
 const BATCH: usize = 256;
+/// Bytes in one batch, of which one span takes at most a fraction: well below what a message may have.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// Batches on their way without an acknowledgement.
 const WINDOW: usize = 1;
 /// How long a span may wait for others, to be written to the log and sent along with them: what each of these costs alone is
@@ -141,17 +145,20 @@ impl Spans {
         }
     }
 
-    /// Drops the oldest reads. What was never sent has no number that anybody knows, so the rest closes up; a batch on its
+    /// Drops the oldest reads or, where there are none left, the oldest of the rest. What was never sent has no number that anybody knows, so the rest closes up; a batch on its
     /// way keeps its place.
     fn make_room(&self, state: &mut State) -> io::Result<()> {
         let on_its_way = BATCH.min(state.queue.len());
         let reads = state.queue.iter().skip(on_its_way).filter(|span| span.kind == Kind::Read).count();
-        let mut to_drop = reads.div_ceil(DROP_SHARE);
+        let rest = state.queue.len() - on_its_way - reads;
+        // One read more or less makes no room: then the rest has its turn.
+        let kind = if reads >= rest / READS_WORTH { Kind::Read } else { Kind::Kept };
+        let mut to_drop = if kind == Kind::Read { reads.div_ceil(DROP_SHARE) } else { rest.div_ceil(DROP_SHARE) };
         state.dropped += to_drop as u64;
-        tracing::warn!(spans = to_drop, "the spool is full: the oldest reads' spans are dropped");
+        tracing::warn!(spans = to_drop, total = state.dropped, ?kind, "the spool is full: the oldest spans are dropped");
         let mut kept = VecDeque::with_capacity(state.queue.len());
         for (place, span) in state.queue.drain(..).enumerate() {
-            if place >= on_its_way && span.kind == Kind::Read && to_drop > 0 {
+            if place >= on_its_way && (span.kind == kind || kind == Kind::Kept) && to_drop > 0 {
                 to_drop -= 1;
             } else {
                 kept.push_back(span);
@@ -174,7 +181,12 @@ impl Spans {
 
     fn batch(&self) -> Option<v1::SpanBatch> {
         let state = self.state();
-        let spans: Vec<Vec<u8>> = state.queue.iter().take(BATCH).map(|span| span.json.to_vec()).collect();
+        let mut bytes = 0;
+        let fits = |span: &&Span| {
+            bytes += span.json.len();
+            bytes <= BATCH_BYTES || bytes == span.json.len()
+        };
+        let spans: Vec<Vec<u8>> = state.queue.iter().take(BATCH).take_while(fits).map(|span| span.json.to_vec()).collect();
         (!spans.is_empty()).then(|| v1::SpanBatch { boot: self.boot.to_string(), first_seq: state.first, spans })
     }
 
@@ -289,9 +301,16 @@ fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
 
 /// Batches of spans that follow one another. What was acknowledged before its turn to be logged left a gap.
 fn batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
-    let unbroken = spans.chunk_by(|(before, _), (after, _)| before + 1 == *after);
+    let (mut count, mut bytes) = (1, spans.first().map_or(0, |(_, json)| json.len()));
+    let unbroken = spans.chunk_by(move |(before, _), (after, json)| {
+        (count, bytes) = (count + 1, bytes + json.len());
+        let together = before + 1 == *after && count <= BATCH && bytes <= BATCH_BYTES;
+        if !together {
+            (count, bytes) = (1, json.len());
+        }
+        together
+    });
     unbroken
-        .flat_map(|spans| spans.chunks(BATCH))
         .filter_map(|chunk| {
             let first_seq = chunk.first()?.0;
             let spans = chunk.iter().map(|(_, json)| json.clone()).collect();
@@ -378,6 +397,36 @@ mod tests {
         spans.record(Kind::Read, &[span("a", 1)]);
         assert!(tokio::time::timeout(GATHER * 2, spans.keep_log()).await.is_err(), "the log is kept for ever");
         assert_eq!(read_log(&spans.path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn batches_are_bounded_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let boot = BootId::new("boot-1").unwrap();
+        let spans = Spans::open(folder.path(), &boot).unwrap();
+        for _ in 0..3 {
+            spans.record(Kind::Kept, &[span("a", BATCH_BYTES / 2)]);
+        }
+        spans.record(Kind::Kept, &[span("b", BATCH_BYTES * 2), span("c", 1)]);
+        let mut sizes = Vec::new();
+        let logged = read_log(&spans.path).unwrap();
+        while let Some(batch) = spans.batch() {
+            sizes.push(batch.spans.len());
+            spans.acknowledged(batch.first_seq + batch.spans.len() as u64 - 1);
+        }
+        assert_eq!(sizes, [1, 1, 1, 1, 1]);
+        assert_eq!(batches(&boot, &logged).iter().map(|batch| batch.spans.len()).collect::<Vec<_>>(), sizes);
+    }
+
+    #[test]
+    fn without_reads_the_oldest_of_the_rest_go_and_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
+        for _ in 0..BATCH + 400 {
+            spans.record(Kind::Kept, &[span("a", BYTES_MAX / (BATCH + 300))]);
+        }
+        assert!(spans.dropped() > 0);
+        assert!(spans.state().bytes <= BYTES_MAX);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use kybernis_core::ids::{DecisionId, EffectId, SpanId};
 use kybernis_core::machine::{ACTION_MAX, Decide, Grant, Refuse, Replay};
 use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
-use kybernis_core::time::Millis;
 use kybernis_core::text::shortened;
+use kybernis_core::time::Millis;
 use kybernis_proto::{DecideAnswer, DecideParts, NOTE_MAX, v1};
 use tokio::time::Instant;
 
@@ -115,7 +115,10 @@ impl Stack {
                 }
                 Ok(Err(CallError::Refused(reason))) => {
                     tracing::error!(reason, "the ledger takes a decision for invalid");
-                    return Err(Refusal::new(Code::BadRequest, format!("The ledger takes no decision on this call: {reason}. Nothing was sent.")));
+                    return Err(Refusal::new(
+                        Code::BadRequest,
+                        format!("The ledger takes no decision on this call: {reason}. Nothing was sent."),
+                    ));
                 }
                 Ok(Err(CallError::Away(reason))) => reason,
                 Err(_) => "it does not answer".to_owned(),

@@ -152,7 +152,6 @@ impl Terms<'_> {
             },
         }
     }
-
 }
 
 impl Heard {

@@ -14,6 +14,7 @@ use kybernis_core::ids::SpanId;
 use kybernis_core::ksp::{SpanStatus, Usage};
 use kybernis_core::machine::retry::{AttemptEnd, Next, Safety, next};
 use kybernis_core::machine::{DoubtCause, NotSentProof};
+use kybernis_core::policy::Class;
 use kybernis_core::reason::{Code, Refusal};
 
 use super::attempt::retry_after;
@@ -73,9 +74,9 @@ impl Pass {
             let wait = match (&terms, end_of(&sent)) {
                 (Some(terms), Some((end, asked))) => match next(&terms.rule(), Safety::Read, attempt, end, asked, false, jitter()) {
                     Next::Again(wait) if intake.is_whole() && wait.to_std() <= WAIT_MAX => wait,
-                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt).await,
+                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt, pass_as).await,
                 },
-                (_, _) => return self.conclude(sent, arrival, attempt).await,
+                (_, _) => return self.conclude(sent, arrival, attempt, pass_as).await,
             };
             tokio::time::sleep(wait.to_std()).await;
             attempt += 1;
@@ -91,18 +92,19 @@ impl Pass {
         request
     }
 
-    async fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+    async fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32, pass_as: As) -> Response<ResponseBody> {
         match sent {
-            Ok(answer) => self.stream(answer, arrival, attempt).await,
+            Ok(answer) => self.stream(answer, arrival, attempt, pass_as).await,
             Err(failure) => self.failed(&refusal_of(&failure)),
         }
     }
 
-    async fn stream(self, answer: Answer, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
+    async fn stream(self, answer: Answer, arrival: Arrival, attempt: u32, pass_as: As) -> Response<ResponseBody> {
         let Answer { mut head, mut body, upgrade, .. } = answer;
         Stamp::allowed(&self.judged, &self.span, attempt).put_on(&self.call, &mut head.headers);
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
-        let mut passing = Passing { stack: self.stack, span: Some(span), status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
+        let kind = if pass_as == As::Read && self.judged.tool.class() == Class::Read { Kind::Read } else { Kind::Kept };
+        let mut passing = Passing { stack: self.stack, span: Some(span), kind, status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
         if let (Some(agent), Some(far)) = (arrival.upgrade, upgrade) {
             let tasks = passing.stack.tasks.clone();
             tasks.spawn(async move {
@@ -138,7 +140,9 @@ impl Pass {
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
         let (code, detail) = (refusal.code.as_str().to_owned(), refusal.detail.clone());
         self.stack.record(&span.ended(SpanStatus::Error, Some(code), Some(detail), Usage::default(), BTreeMap::new()));
-        refuse::to_response(&refusal, self.call.grpc)
+        let mut response = refuse::to_response(&refusal, self.call.grpc);
+        response.headers_mut().insert("x-kyb-attempt", 1.into());
+        response
     }
 }
 
@@ -211,6 +215,7 @@ fn jitter() -> u16 {
 pub(super) struct Passing {
     pub(super) stack: Arc<Stack>,
     pub(super) span: Option<Span>,
+    pub(super) kind: Kind,
     pub(super) status: u16,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -224,7 +229,7 @@ impl Passing {
         let status = if failed && status == SpanStatus::Ok { SpanStatus::Error } else { status };
         let usage = Usage { bytes_in: Some(self.bytes_in), bytes_out: Some(self.bytes_out), ..Usage::default() };
         let events = span.ended(status, code, None, usage, BTreeMap::new());
-        self.stack.spool.spans.record(Kind::Read, &events);
+        self.stack.spool.spans.record(self.kind, &events);
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
         return;
     }
     let began = Instant::now();
-    let mut passing = Passing { stack: Arc::clone(&stack), span: Some(record), status: 200, bytes_in: 0, bytes_out: 0 };
+    let mut passing =
+        Passing { stack: Arc::clone(&stack), span: Some(record), kind: crate::spool::Kind::Kept, status: 200, bytes_in: 0, bytes_out: 0 };
     match tunnel.run(Permit::session(Allowed::by_policy()), &stack.upstream).await {
         Ok(carried) => {
             (passing.bytes_in, passing.bytes_out) = (carried.received, carried.sent);

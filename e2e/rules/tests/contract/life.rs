@@ -180,6 +180,21 @@ async fn the_same_effect_goes_on_where_307_leads() {
 }
 
 #[tokio::test]
+async fn credentials_stay_at_their_origin() {
+    let rig = Rig::start("").await;
+    let elsewhere = format!("location: http://localhost:{}/v2/orders\r\n", rig.far.address.port());
+    rig.far.script([Then::AnswerWith(307, elsewhere, String::new()), Then::Answer(200, text("{}"))]);
+    let secrets = ["authorization", "cookie", "x-api-key", "x-goog-api-key"];
+    let call = secrets.iter().fold(order(), |call, name| call.header(name, "secret")).header("x-order", "kept");
+    assert_eq!(rig.call(&call).await.status, 200);
+    let received = rig.far.received();
+    assert_eq!((received.len(), received[1].header("x-order")), (2, Some("kept")));
+    for name in secrets {
+        assert_eq!((received[0].header(name), received[1].header(name)), (Some("secret"), None), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_that_policy_denies_is_not_followed() {
     let rig = Rig::start(
         "apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {name: p, namespace: default}\nspec:\n  selector: {}\n  rules:\n  - {name: no-v2, match: {hosts: [\"FAR\"]}, when: 'request.path.startsWith(\"/v2\")', verdict: Deny}\n",

@@ -4,6 +4,7 @@ mod bad_input;
 mod decision;
 mod keys;
 mod life;
+mod open;
 mod policy;
 mod sessions;
 

@@ -265,3 +265,33 @@ async fn a_run_belongs_to_the_agent_that_used_it_first() {
     }
     assert_eq!(rig.far.received().len(), 1, "a stranger acted in somebody's run");
 }
+
+#[tokio::test]
+async fn retries_stop_before_the_far_side_forgets_the_key() {
+    let rig = Rig::start(&RETRIES.replace("upstreamKeyTtl: 24h", "upstreamKeyTtl: 1s")).await;
+    rig.far.script([Then::AnswerWith(503, "retry-after: 2\r\n".to_owned(), String::new())]);
+    let answer = rig.call(&Call::post("/v1/orders", r#"{"id":"a"}"#)).await;
+    assert_eq!((answer.status, answer.code().as_str()), (423, "effect_in_doubt"), "{}", answer.body);
+    assert_eq!(rig.far.received().len(), 1, "a try went out after the far side may have forgotten the key");
+}
+
+#[tokio::test]
+async fn where_outcome_is_silent_grpc_s_own_status_counts() {
+    let tool = r#"effect: {outcome: 'has(response.body) && response.body == "x" ? "Completed" : "Default"'}"#;
+    let rig = Rig::start(&format!(
+        "apiVersion: kybernis.io/v1alpha1\nkind: ToolRegistration\nmetadata: {{name: pay, namespace: default}}\nspec:\n  match: [{{hosts: [\"FAR\"], methods: [POST]}}]\n  class: SideEffect\n  {tool}\n"
+    ))
+    .await;
+    rig.far.script([Then::AnswerWith(200, "grpc-status: 13\r\n".to_owned(), String::new())]);
+    rig.call(&Call::post("/pay.Service/Charge", "").header("te", "trailers").grpc()).await;
+    assert!(matches!(rig.effect().await.state, EffectState::InDoubt { .. }), "{:?}", rig.effect().await.state);
+}
+
+#[tokio::test]
+async fn a_key_in_any_script_names_an_effect() {
+    let rig = Rig::start(APPROVAL).await;
+    let call = Call::post("/v1/orders", r#"{"id":"返金返金返金返金","qty":1,"price":1}"#);
+    assert_eq!(rig.call(&call).await.status, 200);
+    assert_eq!(rig.call(&call).await.header("idempotent-replayed"), Some("true"));
+    assert_eq!(rig.far.executed(), 1);
+}

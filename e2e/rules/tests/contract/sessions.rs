@@ -74,3 +74,41 @@ async fn a_refusal_of_a_grpc_call_speaks_grpc() {
     assert!(answer.header("grpc-status-details-bin").is_some());
     assert_eq!(rig.far.received().len(), 0);
 }
+
+#[tokio::test]
+async fn a_post_that_offers_an_upgrade_is_an_effect() {
+    let rig = Rig::start("").await;
+    let far = rig.far.address;
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(rig.proxy).await.unwrap();
+        let head = format!(
+            "POST http://{far}/v1/orders HTTP/1.1\r\nhost: {far}\r\nconnection: Upgrade, close\r\nupgrade: h2c\r\nidempotency-key: k\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(kybernis_rules::rig::PATIENCE, stream.read_to_string(&mut answer)).await.expect("nothing came").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    assert_eq!(rig.effects().await.len(), 1, "an offer of an upgrade went past the decision");
+    assert_eq!(rig.far.executed(), 1);
+    assert_eq!(rig.far.received()[0].header("upgrade"), None, "the offer went out with an effect");
+}
+
+#[tokio::test]
+async fn a_grpc_call_with_a_key_is_an_effect_however_slowly_it_ends() {
+    let rig = Rig::start("").await;
+    let far = rig.far.address;
+    rig.far.script([Then::AnswerWith(200, "grpc-status: 0\r\n".to_owned(), String::new())]);
+    let mut stream = TcpStream::connect(rig.proxy).await.unwrap();
+    let head = format!(
+        "POST http://{far}/pay.Service/Charge HTTP/1.1\r\nhost: {far}\r\ncontent-type: application/grpc\r\nidempotency-key: k\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n5\r\n\0\0\0\0\0\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Longer than a call without a key may take to end and still be taken for one message.
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    stream.write_all(b"0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(kybernis_rules::rig::PATIENCE, stream.read_to_string(&mut answer)).await.expect("nothing came").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(rig.effects().await.len(), 1, "a call with a key became a session");
+}
