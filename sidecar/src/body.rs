@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -34,13 +35,39 @@ impl BodyError {
     }
 }
 
-/// The body that the agent sends: streams with backpressure, trailers included.
+/// Bytes that are read off a body that nobody wants: the answer that was given early then reaches the agent before a reset
+/// does. Longer ones are cut.
+const DRAINED_MAX: usize = 256 * 1024;
+/// How long that may take.
+const DRAINED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The body that the agent sends: streams with backpressure, trailers included. What is left of it when it is dropped is read
+/// off, within bounds.
 #[derive(Debug)]
-pub struct RequestBody(Incoming);
+pub struct RequestBody(Option<Incoming>);
 
 impl RequestBody {
     pub(crate) const fn new(incoming: Incoming) -> Self {
-        Self(incoming)
+        Self(Some(incoming))
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(rest) = self.0.take().filter(|rest| !rest.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(DRAINED_WITHIN, drain(rest)));
+        }
+    }
+}
+
+async fn drain(mut rest: Incoming) {
+    let mut drained = 0;
+    while let Some(Ok(frame)) = rest.frame().await {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+        if drained > DRAINED_MAX {
+            return;
+        }
     }
 }
 
@@ -49,15 +76,16 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::Agent)
+        let Some(incoming) = &mut self.0 else { return Poll::Ready(None) };
+        Pin::new(incoming).poll_frame(cx).map_err(BodyError::Agent)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.0.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 

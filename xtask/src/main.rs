@@ -17,7 +17,7 @@ const USAGE: &str = "cargo xtask COMMAND
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
   test     install what the tests need, run everything, print one line of totals
-  tidy     format, lints, crate purity, licences
+  tidy     format, spelling, crate purity, licences, generated files, lints
 ";
 
 /// The test that compares the generated files writes them when it is told to.

@@ -1,10 +1,12 @@
-//! `cargo xtask tidy`: format, lints, and what each crate may know.
+//! `cargo xtask tidy`: format, spelling, licences, generated files, lints, and what each crate may know.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::steps::{cargo, root, run, step};
+use crate::tools;
 
 /// Crates that `core` must never list: its rules take time and entropy as arguments and do no input or output.
 const IMPURE: [&str; 10] = ["tokio", "hyper", "tonic", "kube", "axum", "rusqlite", "rand", "getrandom", "reqwest", "time"];
@@ -15,13 +17,22 @@ const STRANGERS: [(&str, &str); 4] =
 
 pub(crate) fn tidy() -> Result<()> {
     checks()?;
+    step("licences and sources", licences)?;
+    step("generated files", || run(&mut cargo(["test", "--quiet", "--package", "kybernis-rules", "the_published_schemas"])))?;
     step("clippy", || run(&mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])))
 }
 
-/// The checks that need no build.
+/// The checks that need no build, and no tool that has to be built.
 pub(crate) fn checks() -> Result<()> {
     step("format", || run(&mut cargo(["fmt", "--all", "--check"])))?;
-    step("crate purity", purity)
+    step("crate purity", purity)?;
+    step("spelling", || run(Command::new(tools::typos()?).args(["--format", "brief"]).current_dir(root())))
+}
+
+/// Licences, banned crates and sources; advisories are left to whoever can reach their database: `cargo deny check advisories`.
+fn licences() -> Result<()> {
+    let deny = tools::cargo_deny()?;
+    run(Command::new(deny).args(["check", "--hide-inclusion-graph", "licenses", "bans", "sources"]).current_dir(root()))
 }
 
 fn purity() -> Result<()> {

@@ -1,11 +1,16 @@
 //! Installs what the tests need beyond the toolchains, once, and says what it does.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::steps::run;
+use crate::steps::{cache, cargo, run};
+
+/// The spelling checker, as the wheel that PyPI holds.
+const TYPOS: &str = "1.52.0";
+/// What checks licences and sources.
+const CARGO_DENY: &str = "0.20.2";
 
 /// A program that the tests run and the Debian package that holds it.
 const PROGRAMS: [(&str, &str); 4] = [("nft", "nftables"), ("ip", "iproute2"), ("curl", "curl"), ("setpriv", "util-linux")];
@@ -30,4 +35,29 @@ pub(crate) fn install() -> Result<()> {
 
 fn is_installed(program: &str) -> bool {
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists())
+}
+
+/// The spelling checker; installed when it is not there.
+pub(crate) fn typos() -> Result<PathBuf> {
+    let folder = cache().join(format!("tools/typos-{TYPOS}"));
+    let program = folder.join("bin/typos");
+    if !program.exists() {
+        println!("installing typos {TYPOS}");
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", &format!("typos=={TYPOS}")]))?;
+    }
+    Ok(program)
+}
+
+/// `cargo deny`; built when it is not there, which takes some minutes once.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let folder = cache().join(format!("tools/cargo-deny-{CARGO_DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if !program.exists() {
+        println!("building cargo-deny {CARGO_DENY}, once");
+        let mut command = cargo(["install", "cargo-deny", "--locked", "--version", CARGO_DENY]);
+        run(command.arg("--root").arg(&folder).env("CARGO_TARGET_DIR", folder.join("build")))?;
+        std::fs::remove_dir_all(folder.join("build"))?;
+    }
+    Ok(program)
 }

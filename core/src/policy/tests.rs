@@ -361,7 +361,7 @@ mod verdicts {
     }
 
     #[test]
-    fn one_policys_allow_list_does_not_answer_for_anothers() {
+    fn an_allow_list_does_not_answer_for_another_policy() {
         let one = policy(OWN, "one", &[rule("a", json!({"hosts": ["a.example.com"]}), None, json!("Allow"))], json!({"default": "Deny"}));
         let two = policy(OWN, "two", &[rule("b", json!({"hosts": ["b.example.com"]}), None, json!("Allow"))], json!({}));
         let set = compiled(&[], &[one, two], &[]);

@@ -69,7 +69,7 @@ pub(crate) async fn intercept(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A connection whose requests are CONNECTs.
+/// A connection whose requests are `CONNECT`.
 async fn tunnels(stream: TcpStream, acceptor: TlsAcceptor, out: Arc<Out>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let authority = request.uri().authority().map(ToString::to_string);

@@ -89,6 +89,8 @@ impl Pass {
         *request.method_mut() = self.call.method.clone();
         *request.uri_mut() = self.call.uri.clone();
         *request.headers_mut() = if again { self.call.headers.clone() } else { std::mem::take(&mut self.call.headers) };
+        // A caller's key is a secret between it and us, and what is read needs none.
+        request.headers_mut().remove("idempotency-key");
         request
     }
 

@@ -110,7 +110,7 @@ async fn ask(stack: &Stack, probe: &RenderedProbe) -> ProbeWord {
     let headers = call::pairs(&head.headers);
     let response = ResponseFacts { status: head.status.as_u16(), headers: &headers, body: json.as_ref() };
     let word = probe.read(&Facts::new().with_response(&response));
-    tracing::info!(url = probe.url, status = head.status.as_u16(), ?word, "a probe was answered");
+    tracing::debug!(url = probe.url, status = head.status.as_u16(), ?word, "a probe was answered");
     word
 }
 
