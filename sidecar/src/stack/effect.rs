@@ -242,12 +242,13 @@ impl Effect {
     /// The next try under this grant, if the far side will still remember the key of the first.
     fn while_known(&self, wait: Millis, granted: &Granted) -> Next {
         let known = self.key_known_for(granted).is_none_or(|left| wait.to_std() < left);
-        if known || broken("a_key_is_not_outlived") { Next::Again(wait) } else { Next::Stop }
+        if known { Next::Again(wait) } else { Next::Stop }
     }
 
     /// How long the far side still remembers the key of the first try; `None` where it does not need to.
     pub(super) fn key_known_for(&self, granted: &Granted) -> Option<Duration> {
-        let ttl = self.judged.tool.upstream_key_ttl().filter(|_| !self.judged.tool.is_idempotent())?;
+        let counts = !self.judged.tool.is_idempotent() && !broken("a_key_is_not_outlived");
+        let ttl = self.judged.tool.upstream_key_ttl().filter(|_| counts)?;
         Some(ttl.to_std().saturating_sub(granted.at.elapsed()))
     }
 
