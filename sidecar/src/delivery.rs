@@ -292,9 +292,7 @@ impl AgentIo {
             }
         }
     }
-}
 
-impl AgentIo {
     /// One read. A short one has emptied the socket: saying so to the runtime spares the read that would find nothing. It must
     /// be said from within `try_io`, which then forgets only the readiness that came before the read.
     fn try_read(&self, room: &mut [u8]) -> io::Result<usize> {

@@ -187,12 +187,14 @@ impl Control {
         let _ = self.policy.clone().wait_for(|now| now.as_ref().is_some_and(|now| now.digest() != digest)).await;
     }
 
-    /// Tokens rotate: one that the ledger no longer takes is read again, and the call may be made once more.
-    fn failed(&self, status: Status) -> CallError {
-        if status.code() == Code::Unauthenticated {
-            self.token.read_again();
-        }
-        status.into()
+    /// What the ledger said. Tokens rotate: one that it no longer takes is read again, and the call may be made once more.
+    fn heard<T>(&self, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
+        reply.map(tonic::Response::into_inner).map_err(|status| {
+            if status.code() == Code::Unauthenticated {
+                self.token.read_again();
+            }
+            status.into()
+        })
     }
 
     async fn register(&self) -> Arc<Identity> {
@@ -200,7 +202,7 @@ impl Control {
         loop {
             let request = v1::RegisterRequest { boot: self.boot.to_string(), capture: self.capture.to_string() };
             let answered = self.client.clone().register(request).await;
-            match answered.map_err(|status| self.failed(status)).and_then(|reply| identity(reply.into_inner())) {
+            match self.heard(answered).and_then(identity) {
                 Ok(identity) => return Arc::new(identity),
                 Err(CallError::Away(reason)) => tracing::debug!(reason, "the ledger is not there yet"),
                 Err(CallError::Refused(reason)) => tracing::error!(reason, "the ledger does not take this sidecar"),
@@ -215,8 +217,8 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: a repeat with the same ids gets the same answer.
     pub async fn decide(&self, request: v1::DecideRequest) -> Result<DecideAnswer, CallError> {
-        let reply = self.client.clone().decide(request).await.map_err(|status| self.failed(status))?;
-        Ok(decide_answer(reply.into_inner())?)
+        let reply = self.heard(self.client.clone().decide(request).await)?;
+        Ok(decide_answer(reply)?)
     }
 
     /// What became of an effect.
@@ -224,7 +226,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn settle(&self, request: v1::SettleRequest) -> Result<v1::SettleReply, CallError> {
-        Ok(self.client.clone().settle(request).await.map_err(|status| self.failed(status))?.into_inner())
+        self.heard(self.client.clone().settle(request).await)
     }
 
     /// Keeps leases; returns the lost ones.
@@ -232,7 +234,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the leases go on only as far as the last answer said.
     pub async fn renew(&self, request: v1::RenewRequest) -> Result<Vec<(EffectId, Fence)>, CallError> {
-        let reply = self.client.clone().renew(request).await.map_err(|status| self.failed(status))?.into_inner();
+        let reply = self.heard(self.client.clone().renew(request).await)?;
         Ok(reply.lost.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
     }
 
@@ -241,7 +243,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn abandon(&self, request: v1::AbandonRequest) -> Result<(), CallError> {
-        self.client.clone().abandon(request).await.map_err(|status| self.failed(status))?;
+        self.heard(self.client.clone().abandon(request).await)?;
         Ok(())
     }
 
@@ -250,13 +252,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: nothing is known.
     pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
-        let reply = self
-            .client
-            .clone()
-            .enter_run(v1::EnterRunRequest { run: run.to_string() })
-            .await
-            .map_err(|status| self.failed(status))?
-            .into_inner();
+        let reply = self.heard(self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await)?;
         Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 
@@ -266,7 +262,7 @@ impl Control {
     /// [`CallError::Refused`] when none is kept.
     pub async fn fetch_body(&self, effect: &EffectId, fence: Fence) -> Result<tonic::Streaming<v1::BodyChunk>, CallError> {
         let request = v1::FetchBodyRequest { effect: effect.to_string(), fence: fence.get() };
-        Ok(self.client.clone().fetch_body(request).await.map_err(|status| self.failed(status))?.into_inner())
+        self.heard(self.client.clone().fetch_body(request).await)
     }
 
     /// Sends span batches and receives acknowledgements until either side ends.
@@ -277,7 +273,7 @@ impl Control {
         &self,
         batches: impl futures::Stream<Item = v1::SpanBatch> + Send + 'static,
     ) -> Result<tonic::Streaming<v1::SpanAck>, CallError> {
-        Ok(self.client.clone().stream_spans(batches).await.map_err(|status| self.failed(status))?.into_inner())
+        self.heard(self.client.clone().stream_spans(batches).await)
     }
 
     /// Probe orders for this agent's effects in doubt.
@@ -286,7 +282,7 @@ impl Control {
     /// [`CallError::Away`]: to be asked for again.
     pub async fn watch_probes(&self) -> Result<tonic::Streaming<v1::ProbeOrder>, CallError> {
         let request = v1::WatchProbesRequest { boot: self.boot.to_string() };
-        Ok(self.client.clone().watch_probes(request).await.map_err(|status| self.failed(status))?.into_inner())
+        self.heard(self.client.clone().watch_probes(request).await)
     }
 
     /// What a probe found.
@@ -294,7 +290,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the ledger orders the probe again.
     pub async fn report_probe(&self, report: v1::ProbeReport) -> Result<(), CallError> {
-        self.client.clone().report_probe(report).await.map_err(|status| self.failed(status))?;
+        self.heard(self.client.clone().report_probe(report).await)?;
         Ok(())
     }
 }

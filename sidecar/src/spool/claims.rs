@@ -177,12 +177,12 @@ impl Claims {
         self.done(number);
     }
 
-    /// What became of a claim's effect; it is on disk when this returns. Its fence is the ledger's to give.
+    /// What became of a claim's effect; it is on disk when this returns. `fence` is 0 until the ledger gives one.
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub async fn settled(self: &Arc<Self>, number: u64, outcome: v1::SettleRequest) -> Result<(), SpoolError> {
-        let encoded = v1::SettleRequest { fence: 0, ..outcome }.encode_to_vec();
+    pub async fn settled(self: &Arc<Self>, number: u64, outcome: &v1::SettleRequest) -> Result<(), SpoolError> {
+        let encoded = outcome.encode_to_vec();
         let bytes = encoded.len() as u64;
         self.write(number, OUTCOME, encoded).await?;
         if let Some(claim) = self.held().claims.get_mut(&number) {
@@ -399,7 +399,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let claims = open(&folder);
         let number = claims.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
-        claims.settled(number, lost(&decide(1, 1))).await.unwrap();
+        claims.settled(number, &lost(&decide(1, 1))).await.unwrap();
         claims.keep_refused(number);
         assert_eq!(files(&folder), 2);
         let again = open(&folder);
@@ -416,7 +416,7 @@ mod tests {
             let number = claims.claim(decide(n, n), &alone).await.unwrap();
             let completed = v1::Completed { answer: None, body: vec![7; 8 * 1024 * 1024] };
             let outcome = v1::settle_request::Outcome::Completed(completed);
-            claims.settled(number, v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
+            claims.settled(number, &v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
         }
         assert!(matches!(claims.claim(decide(9, 9), &alone).await, Err(ClaimError::Full)));
     }

@@ -145,8 +145,8 @@ impl Spans {
         }
     }
 
-    /// Drops the oldest reads or, where there are none left, the oldest of the rest. What was never sent has no number that anybody knows, so the rest closes up; a batch on its
-    /// way keeps its place.
+    /// Drops the oldest reads or, where too few are left to make room, the oldest of all. What was never sent has no number that
+    /// anybody knows, so the rest closes up; a batch on its way keeps its place.
     fn make_room(&self, state: &mut State) -> io::Result<()> {
         let on_its_way = BATCH.min(state.queue.len());
         let reads = state.queue.iter().skip(on_its_way).filter(|span| span.kind == Kind::Read).count();

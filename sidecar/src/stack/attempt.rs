@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderName, LOCATION};
+use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use kybernis_core::key::is_credential;
 use kybernis_core::machine::retry::AttemptEnd;
@@ -15,6 +15,7 @@ use super::call::Call;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Terms, Word};
 use super::judge;
+use super::record::remove_where;
 use crate::body::SendBody;
 use crate::boot_clock::BootInstant;
 use crate::permit::{self, EffectTerms, LEASE_MARGIN, Permit};
@@ -158,11 +159,8 @@ impl Attempt<'_> {
         let same_origin = authority == hop.route.authority && scheme == hop.route.scheme;
         let route = Target { address: hop.route.address.filter(|_| same_origin), scheme, authority, protocol: hop.route.protocol };
         let mut headers = hop.headers.clone();
-        if !same_origin {
-            let credentials: Vec<HeaderName> = headers.keys().filter(|name| is_credential(name.as_str())).cloned().collect();
-            for name in credentials.iter().filter(|name| **name == AUTHORIZATION || !broken("credentials_stay_at_their_origin")) {
-                headers.remove(name);
-            }
+        if !same_origin && !broken("credentials_stay_at_their_origin") {
+            remove_where(&mut headers, is_credential);
         }
         let uri: Uri = there[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?;
         let mut parts = Request::new(()).into_parts().0;

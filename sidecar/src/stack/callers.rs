@@ -90,8 +90,8 @@ impl Callers {
         }
     }
 
-    /// What there is to tell now, of effects that the ledger knows.
-    fn observe(&self) -> Vec<Observation> {
+    /// What there is to tell now, of effects that the ledger knows; for a call that may not get through.
+    pub(super) fn news(&self) -> News<'_> {
         let mut state = self.state();
         let State { watched, untold, alone } = &mut *state;
         let (unknown, mut news): (Vec<_>, Vec<_>) = std::mem::take(untold).into_iter().partition(|seen| alone.contains(&seen.effect));
@@ -121,12 +121,7 @@ impl Callers {
                 }
             }
         });
-        news
-    }
-
-    /// The same, for a call that may not get through.
-    pub(super) fn news(&self) -> News<'_> {
-        News { callers: self, seen: self.observe() }
+        News { callers: self, seen: news }
     }
 }
 

@@ -119,7 +119,7 @@ impl Effect {
         strip(&mut heard.head.headers);
         heard.body.strip();
         let withheld_head = is_empty(&heard) || self.call.method == Method::HEAD || heard.head.status == StatusCode::NO_CONTENT;
-        let told = heard.told.then_some(Word::Completed);
+        let told = heard.told;
         match heard.body {
             HeardBody::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
             HeardBody::Streaming { first, .. } if withheld_head => {
@@ -158,7 +158,7 @@ impl Effect {
         head: http::response::Parts,
         first: Option<Bytes>,
         rest: AnswerBody,
-        told: Option<Word>,
+        told: bool,
         granted: &Granted,
         caller: &mut Caller,
     ) {
@@ -170,7 +170,7 @@ impl Effect {
         let streamed = self.stream(first, rest, &mut passing, &mut teller, granted).await;
         let outcome = match streamed {
             Streamed::Broken(cause) => Err(SettleOutcome::InDoubt { cause, status: Some(status) }),
-            Streamed::Whole(trailers) => match told.unwrap_or_else(|| at_end(trailers.as_ref())) {
+            Streamed::Whole(trailers) => match at_end(told, trailers.as_ref()) {
                 Word::Rejected { not_executed } => Ok((SettleOutcome::Rejected { status, not_executed }, trailers)),
                 Word::Completed | Word::GoesOn => {
                     let (answer, body, room) = passing.stored(&kept_head, trailers.as_ref());

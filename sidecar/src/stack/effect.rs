@@ -24,7 +24,7 @@ use super::leases::Lease;
 use super::pass::WAIT_MAX;
 use super::record::{Span, span_type};
 use super::settle::Recorded;
-use super::{Stack, refuse};
+use super::{Stack, jitter, refuse};
 use crate::body::ResponseBody;
 use crate::boot_clock::BootInstant;
 use crate::control::Identity;
@@ -338,9 +338,7 @@ impl Effect {
     }
 
     pub(super) fn to_response(&self, refusal: &Refusal) -> Response<ResponseBody> {
-        let mut response = refuse::to_response(refusal, self.call.grpc);
-        response.headers_mut().insert("x-kyb-attempt", self.attempt.into());
-        response
+        refuse::of_attempt(refusal, self.call.grpc, self.attempt)
     }
 
     fn refusal_of(&self, refuse: Refuse) -> Refusal {
@@ -382,9 +380,4 @@ fn doubt_detail(effect: &Effect, cause: DoubtCause, status: Option<u16>, gate: O
         " Declaring `effect.probe`, `effect.upstreamKeyHeader` or `effect.idempotent` in its ToolRegistration would settle such calls without a person."
     };
     format!("{what}. {next}{declare}")
-}
-
-fn jitter() -> u16 {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    u16::from_ne_bytes([bytes[0], bytes[1]])
 }

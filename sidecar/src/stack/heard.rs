@@ -184,9 +184,10 @@ impl From<StatusWord> for Word {
     }
 }
 
-/// The last word on an answer that has been streamed whole: gRPC's status stands behind it.
-pub(super) fn at_end(trailers: Option<&HeaderMap>) -> Word {
-    trailers.and_then(grpc_word).unwrap_or(Word::InDoubt)
+/// The last word on an answer that looked completed and has been streamed whole: gRPC's status stands behind it, unless all
+/// was [`Heard::told`] before.
+pub(super) fn at_end(told: bool, trailers: Option<&HeaderMap>) -> Word {
+    if told { Word::Completed } else { trailers.and_then(grpc_word).unwrap_or(Word::InDoubt) }
 }
 
 fn grpc_word(headers: &HeaderMap) -> Option<Word> {

@@ -182,7 +182,7 @@ impl Stack {
                 let detail = format!("Run {} belongs to another agent; use a run id of your own.", call.run);
                 self.refused(&call, &span, Some(&judged), Refusal::new(Code::RunForeign, detail))
             }
-            Ok(Way::Pass(pass_as)) => Pass { stack: self, call, judged, span }.answer(intake, arrival, pass_as).await,
+            Ok(Way::Pass(pass_as)) => Pass { stack: self, call, judged, span, pass_as }.answer(intake, arrival).await,
             Ok(Way::Effect) => match judged.name(&call, &intake, &identity) {
                 Ok(named) => {
                     let delivery = arrival.delivery;
@@ -201,9 +201,7 @@ impl Stack {
         let refusal = Refusal { run: Some(call.run.clone()), span: Some(span.clone()), policy_id, ..refusal };
         let class = judged.map_or_else(|| if call.head.is_read() { Class::Read } else { Class::SideEffect }, |judged| judged.tool.class());
         self.record(&Span::of(call, span, span_type(class), judged).refused(&refusal));
-        let mut response = refuse::to_response(&refusal, call.grpc);
-        response.headers_mut().insert("x-kyb-attempt", 1.into());
-        response
+        refuse::of_attempt(&refusal, call.grpc, 1)
     }
 }
 
@@ -280,6 +278,12 @@ fn never_stored(name: &str) -> bool {
         "upgrade",
     ];
     NEVER.contains(&name) && !kybernis_core::mutation::broken("cookies_are_not_replayed")
+}
+
+/// Where in its backoff a retry goes out: any share of it is as likely as another.
+fn jitter() -> u16 {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    u16::from_ne_bytes([bytes[0], bytes[1]])
 }
 
 /// Wall time, for spans.

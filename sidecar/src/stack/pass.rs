@@ -22,7 +22,7 @@ use super::call::Call;
 use super::intake::{HashOfStream, Intake};
 use super::judge::Judged;
 use super::record::{Span, Stamp, span_type, stripped};
-use super::{Stack, refuse};
+use super::{Stack, jitter, refuse};
 use crate::arrival::Arrival;
 use crate::body::{BodyError, ResponseBody};
 use crate::permit::{Allowed, Permit};
@@ -46,13 +46,14 @@ pub(super) struct Pass {
     pub(super) call: Call,
     pub(super) judged: Judged,
     pub(super) span: SpanId,
+    pub(super) pass_as: As,
 }
 
 impl Pass {
     /// Sends it and streams the answer back.
-    pub(super) async fn answer(mut self, mut intake: Intake, arrival: Arrival, pass_as: As) -> Response<ResponseBody> {
+    pub(super) async fn answer(mut self, mut intake: Intake, arrival: Arrival) -> Response<ResponseBody> {
         let terms = self.judged.snapshot.policy().retry(&self.call.head, &self.judged.tool);
-        let terms = terms.filter(|_| pass_as == As::Read && !self.call.controls.no_retries);
+        let terms = terms.filter(|_| self.pass_as == As::Read && !self.call.controls.no_retries);
         let hash = HashOfStream::default();
         let mut attempt = 1;
         loop {
@@ -61,7 +62,7 @@ impl Pass {
                     .failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
             };
             let request = self.request(body, terms.is_some());
-            let permit = match pass_as {
+            let permit = match self.pass_as {
                 As::Read => Permit::read(Allowed::by_policy()),
                 As::Session => Permit::session(Allowed::by_policy()),
             };
@@ -74,9 +75,9 @@ impl Pass {
             let wait = match (&terms, end_of(&sent)) {
                 (Some(terms), Some((end, asked))) => match next(&terms.rule(), Safety::Read, attempt, end, asked, false, jitter()) {
                     Next::Again(wait) if intake.is_whole() && wait.to_std() <= WAIT_MAX => wait,
-                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt, pass_as).await,
+                    Next::Again(_) | Next::DecideAgain(_) | Next::Stop => return self.conclude(sent, arrival, attempt).await,
                 },
-                (_, _) => return self.conclude(sent, arrival, attempt, pass_as).await,
+                (_, _) => return self.conclude(sent, arrival, attempt).await,
             };
             tokio::time::sleep(wait.to_std()).await;
             attempt += 1;
@@ -94,18 +95,18 @@ impl Pass {
         request
     }
 
-    async fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32, pass_as: As) -> Response<ResponseBody> {
+    async fn conclude(self, sent: Result<Answer, SendFailure>, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
         match sent {
-            Ok(answer) => self.stream(answer, arrival, attempt, pass_as).await,
+            Ok(answer) => self.stream(answer, arrival, attempt).await,
             Err(failure) => self.failed(&refusal_of(&failure)),
         }
     }
 
-    async fn stream(self, answer: Answer, arrival: Arrival, attempt: u32, pass_as: As) -> Response<ResponseBody> {
+    async fn stream(self, answer: Answer, arrival: Arrival, attempt: u32) -> Response<ResponseBody> {
         let Answer { mut head, mut body, upgrade, .. } = answer;
         Stamp::allowed(&self.judged, &self.span, attempt).put_on(&self.call, &mut head.headers);
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
-        let kind = if pass_as == As::Read && self.judged.tool.class() == Class::Read { Kind::Read } else { Kind::Kept };
+        let kind = if self.pass_as == As::Read && self.judged.tool.class() == Class::Read { Kind::Read } else { Kind::Kept };
         let mut passing = Passing { stack: self.stack, span: Some(span), kind, status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
         if let (Some(agent), Some(far)) = (arrival.upgrade, upgrade) {
             let tasks = passing.stack.tasks.clone();
@@ -142,9 +143,7 @@ impl Pass {
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
         let (code, detail) = (refusal.code.as_str().to_owned(), refusal.detail.clone());
         self.stack.record(&span.ended(SpanStatus::Error, Some(code), Some(detail), Usage::default(), BTreeMap::new()));
-        let mut response = refuse::to_response(&refusal, self.call.grpc);
-        response.headers_mut().insert("x-kyb-attempt", 1.into());
-        response
+        refuse::of_attempt(&refusal, self.call.grpc, 1)
     }
 }
 
@@ -205,11 +204,6 @@ fn refusal_of(failure: &SendFailure) -> Refusal {
 
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(String::new, |source| format!(" ({source})"))
-}
-
-fn jitter() -> u16 {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    u16::from_ne_bytes([bytes[0], bytes[1]])
 }
 
 /// What will stand in the span of a call that is passing. A call that nobody reads to its end was given up.

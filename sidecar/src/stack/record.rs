@@ -62,11 +62,15 @@ impl<'a> Stamp<'a> {
 
 /// Takes off what only we may say.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if !headers.keys().any(|name| name.as_str().starts_with("x-kyb-")) || broken("the_far_side_does_not_speak_for_us") {
-        return;
+    if !broken("the_far_side_does_not_speak_for_us") {
+        remove_where(headers, |name| name.starts_with("x-kyb-"));
     }
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-kyb-")).cloned().collect();
-    for name in ours {
+}
+
+/// Takes off the fields whose names, in lower case, are unwanted.
+pub(super) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
         headers.remove(name);
     }
 }

@@ -23,6 +23,13 @@ pub(crate) fn to_response(refusal: &Refusal, grpc: bool) -> Response<ResponseBod
     response
 }
 
+/// The same for a call whose attempts count.
+pub(super) fn of_attempt(refusal: &Refusal, grpc: bool, attempt: u32) -> Response<ResponseBody> {
+    let mut response = to_response(refusal, grpc);
+    response.headers_mut().insert("x-kyb-attempt", attempt.into());
+    response
+}
+
 fn problem(refusal: &Refusal) -> Response<ResponseBody> {
     // A problem is strings and integers: this cannot fail.
     let body = serde_json::to_vec(&refusal.problem()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::GateId;
 use kybernis_core::machine::Settle;
-use kybernis_proto::settle_request;
+use kybernis_proto::{settle_request, v1};
 
 use super::Stack;
 use crate::control::{Backoff, CallError};
@@ -27,9 +27,10 @@ pub(super) enum Recorded {
 impl Stack {
     /// The same for an effect that went out on a claim of our own.
     pub(super) async fn settle_claim(&self, claim: u64, settle: &Settle, body: Vec<u8>) -> Recorded {
-        let request = settle_request(settle, body);
+        // The fence is the ledger's to give.
+        let request = v1::SettleRequest { fence: 0, ..settle_request(settle, body) };
         let mut backoff = Backoff::new();
-        while let Err(error) = self.spool.claims.settled(claim, request.clone()).await {
+        while let Err(error) = self.spool.claims.settled(claim, &request).await {
             tracing::error!(%error, "a claim's outcome could not be spooled");
             backoff.wait().await;
         }
