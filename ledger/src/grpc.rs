@@ -254,7 +254,7 @@ fn update(set: &InForce) -> v1::PolicyUpdate {
     v1::PolicyUpdate { digest: set.digest.as_bytes().to_vec(), policy_set: set.json.to_vec(), secrets: secrets.collect() }
 }
 
-fn spans(batch: v1::SpanBatch, agent: kybernis_core::ids::AgentId) -> Result<Spans, Status> {
+pub(crate) fn spans(batch: v1::SpanBatch, agent: kybernis_core::ids::AgentId) -> Result<Spans, Status> {
     if batch.spans.len() > SPANS_MAX {
         return Err(Status::invalid_argument(format!("spans: {} in one batch; at most {SPANS_MAX} are allowed", batch.spans.len())));
     }

@@ -1,7 +1,7 @@
 //! The responder for redirected port 53: in a captured namespace there is no other server to ask. Names become addresses
 //! through the same resolver that the proxy compares destinations with, so that both always mean the same machine.
 
-mod answer;
+pub(crate) mod answer;
 #[cfg(test)]
 mod tests;
 

@@ -101,11 +101,11 @@ impl<S> HeadCheck<S> {
     /// Judges what has been read, as far as it goes.
     fn judge(&mut self) {
         while self.sound < self.held.len() {
-            let before = (self.sound, self.expect);
+            let before = (self.sound, self.expect, self.held.len());
             if let Err(refusal) = self.step() {
                 self.refuse(refusal);
             }
-            if before == (self.sound, self.expect) || self.expect == Expect::Nothing {
+            if before == (self.sound, self.expect, self.held.len()) || self.expect == Expect::Nothing {
                 return;
             }
         }
@@ -172,9 +172,15 @@ impl<S> HeadCheck<S> {
     fn step_head(&mut self, seen: usize) -> Result<(), Refusal> {
         let fresh = &self.held[self.sound..];
         if seen == 0 {
-            if fresh.starts_with(b"\r\n") && self.sound == 0 {
-                // RFC 9112, 2.2: one empty line before a request line is forgiven, and dropped here.
-                self.held.advance(2);
+            if fresh.starts_with(b"\r\n") {
+                // RFC 9112, 2.2: empty lines before a request line are forgiven, and dropped here.
+                let after = self.held.split_off(self.sound + 2);
+                self.held.truncate(self.sound);
+                self.held.unsplit(after);
+                return Ok(());
+            }
+            if fresh == b"\r" {
+                // Half of such a line; what it is half of shows with the next byte.
                 return Ok(());
             }
             if !rules::may_begin_head(fresh) {

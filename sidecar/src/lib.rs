@@ -7,6 +7,9 @@ pub mod boot_clock;
 pub mod control;
 pub mod delivery;
 pub mod dns;
+// The fuzz targets reach the parsers that have no public name through here; nobody else does.
+#[doc(hidden)]
+pub mod fuzz;
 mod head_check;
 pub mod listen;
 pub mod permit;

@@ -87,7 +87,7 @@ impl Host {
         }
         // `0x7f.1` and `127.1` are addresses to some resolvers and names to others: refuse what could be either.
         let last = name.rsplit('.').next().unwrap_or(name);
-        if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
+        if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X") {
             return Err(BadAuthority::BadHost);
         }
         Ok(Self::Name(name.to_ascii_lowercase().into()))
@@ -223,6 +223,7 @@ mod tests {
         bad("::1", BadAuthority::BadHost);
         bad("a b", BadAuthority::BadHost);
         bad("127.1", BadAuthority::BadHost);
+        bad("0X7f000001", BadAuthority::BadHost);
         bad("a..b", BadAuthority::BadHost);
         bad("[::1", BadAuthority::BadHost);
         assert_eq!(Authority::parse("a", None), Err(BadAuthority::BadPort));

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod mutate;
 mod steps;
 mod test;
@@ -15,6 +16,7 @@ const USAGE: &str = "cargo xtask COMMAND
   bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
   codegen  write the files that follow from the types: docs/schemas
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
+  fuzz     feed every parser of outside bytes from a fuzzer [TARGET] [--seconds N] [--jobs N] [--minimise]
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
   test     install what the tests need, run everything, print one line of totals
   tidy     format, spelling, crate purity, licences, generated files, lints
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::bench(args.next().as_deref()),
         Some("codegen") => codegen(),
         Some("demo") => demo::demo(),
+        Some("fuzz") => fuzz::fuzz(args),
         Some("mutate") => mutate::mutate(args.next().as_deref()),
         Some("test") => test::run(),
         Some("tidy") => tidy::tidy(),

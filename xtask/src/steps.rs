@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The workspace's root folder.
+/// The workspace's root folder, as `cargo run` says it: clones share the target folder, and with it this program.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from).unwrap_or_default()
+    let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(here).parent().map(PathBuf::from).unwrap_or_default()
 }
 
 /// Where everything that may be kept between runs lies: outside the tree, so that a fresh clone starts warm.

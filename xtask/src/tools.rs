@@ -11,6 +11,8 @@ use crate::steps::{cache, cargo, run};
 const TYPOS: &str = "1.52.0";
 /// What checks licences and sources.
 const CARGO_DENY: &str = "0.20.2";
+/// What builds the programs for libFuzzer.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// A program that the tests run and the Debian package that holds it.
 const PROGRAMS: [(&str, &str); 4] = [("nft", "nftables"), ("ip", "iproute2"), ("curl", "curl"), ("setpriv", "util-linux")];
@@ -51,11 +53,20 @@ pub(crate) fn typos() -> Result<PathBuf> {
 
 /// `cargo deny`; built when it is not there, which takes some minutes once.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
-    let folder = cache().join(format!("tools/cargo-deny-{CARGO_DENY}"));
-    let program = folder.join("bin/cargo-deny");
+    built("cargo-deny", CARGO_DENY)
+}
+
+/// `cargo fuzz`; built when it is not there. Its programs need the nightly toolchain.
+pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
+    built("cargo-fuzz", CARGO_FUZZ)
+}
+
+fn built(name: &str, version: &str) -> Result<PathBuf> {
+    let folder = cache().join(format!("tools/{name}-{version}"));
+    let program = folder.join("bin").join(name);
     if !program.exists() {
-        println!("building cargo-deny {CARGO_DENY}, once");
-        let mut command = cargo(["install", "cargo-deny", "--locked", "--version", CARGO_DENY]);
+        println!("building {name} {version}, once");
+        let mut command = cargo(["install", name, "--locked", "--version", version]);
         run(command.arg("--root").arg(&folder).env("CARGO_TARGET_DIR", folder.join("build")))?;
         std::fs::remove_dir_all(folder.join("build"))?;
     }

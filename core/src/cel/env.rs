@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use ::cel::common::types::{CelBytes, CelDouble, CelInt, DYN_TYPE};
+use ::cel::common::types::{CelBytes, CelDouble, CelInt, CelList, CelMap, DYN_TYPE};
 use ::cel::common::value::{CowVal, Val};
 use ::cel::{Env, ExecutionError, Value};
 
-use super::rewrite::{ADD_FUNCTION, DIVIDE_FUNCTION, MULTIPLY_FUNCTION, READ_FUNCTION, SUBTRACT_FUNCTION};
+use super::rewrite::{ADD_FUNCTION, DIVIDE_FUNCTION, IN_ORDER_FUNCTION, MULTIPLY_FUNCTION, READ_FUNCTION, SUBTRACT_FUNCTION};
 
 /// The shared environment.
 pub(super) fn shared() -> Arc<Env> {
@@ -26,6 +26,7 @@ fn build() -> Env {
         let _ = env.add_overload(name, &format!("{name}_dyn"), vec![DYN_TYPE, DYN_TYPE], function);
     }
     let _ = env.add_overload(READ_FUNCTION, "read_dyn", vec![DYN_TYPE], read);
+    let _ = env.add_overload(IN_ORDER_FUNCTION, "in_order_dyn", vec![DYN_TYPE], in_order);
     env
 }
 
@@ -33,7 +34,11 @@ fn add<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let (a, b) = pair(&args)?;
     match mixed(a, b) {
         Some((a, b)) => Ok(CowVal::owned(CelDouble::from(a + b))),
-        None => Ok(CowVal::Owned(a.as_adder().ok_or_else(|| unsupported("+", a, b))?.add(b)?.into_owned())),
+        None => {
+            let names = sorted_keys(b);
+            let b = names.as_ref().map_or(b, |names| names);
+            Ok(CowVal::Owned(a.as_adder().ok_or_else(|| unsupported("+", a, b))?.add(b)?.into_owned()))
+        }
     }
 }
 
@@ -87,6 +92,20 @@ fn double(value: &dyn Val) -> Option<f64> {
     value.downcast_ref::<CelDouble>().map(|double| *double.inner())
 }
 
+/// Hands its argument on, but for an object the list of its keys, sorted: the library goes over them in an order that differs
+/// from one evaluation to the next, and the key of a retry must be the key of the first.
+fn in_order<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    let Some(value) = args.pop() else { return Err(ExecutionError::missing_argument_or_target()) };
+    let keys = sorted_keys(value.as_ref());
+    Ok(keys.map_or(value, CowVal::owned))
+}
+
+fn sorted_keys<'v>(value: &(dyn Val + 'v)) -> Option<CelList<'v>> {
+    let mut keys: Vec<_> = value.downcast_ref::<CelMap<'_>>()?.keys().collect();
+    keys.sort_unstable();
+    Some(CelList::from(keys.into_iter().map(|key| key.inner().clone_as_boxed()).collect::<Vec<_>>()))
+}
+
 /// Hands its argument on, unless it holds a number that the facts could not convert without changing it.
 fn read<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let Some(value) = args.pop() else { return Err(ExecutionError::missing_argument_or_target()) };
@@ -109,7 +128,10 @@ fn spoiled(value: &Value) -> Option<String> {
     match value {
         Value::Bytes(text) => Some(String::from_utf8_lossy(text).into_owned()),
         Value::List(items) => items.iter().find_map(spoiled),
-        Value::Map(map) => map.map.values().find_map(spoiled),
+        Value::Map(map) => {
+            let found = map.map.iter().filter_map(|(name, value)| Some((name, spoiled(value)?)));
+            found.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, number)| number)
+        }
         Value::Null
         | Value::Bool(_)
         | Value::Int(_)

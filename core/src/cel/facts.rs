@@ -154,7 +154,9 @@ fn decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escaped = if bytes[at] == b'%' { text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) } else { None };
+        let hex = if bytes[at] == b'%' { text.get(at + 1..at + 3) } else { None };
+        // Numbers may have a sign, escapes may not.
+        let escaped = hex.filter(|hex| !hex.starts_with('+')).and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (escaped, bytes[at]) {
             (Some(byte), _) => {
                 out.push(byte);

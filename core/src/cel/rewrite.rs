@@ -1,4 +1,5 @@
-//! What is woven into every expression: fuel into each loop, and a check on each value that is read from the facts.
+//! What is woven into every expression: fuel and a fixed order into each loop, and a check on each value that is read from the
+//! facts.
 
 use ::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, operators};
 
@@ -7,6 +8,9 @@ pub(super) const FUEL_FUNCTION: &str = "@fuel";
 
 /// Called on every value read from the facts.
 pub(super) const READ_FUNCTION: &str = "@read";
+
+/// Called on what a loop goes over.
+pub(super) const IN_ORDER_FUNCTION: &str = "@in_order";
 
 /// `+` with int and double mixed; the other three likewise.
 pub(super) const ADD_FUNCTION: &str = "@add";
@@ -74,7 +78,7 @@ fn inner(node: IdedExpr) -> IdedExpr {
             Expr::Call(call)
         }
         Expr::Comprehension(mut each) => {
-            each.iter_range = guarded(each.iter_range);
+            each.iter_range = call(id, IN_ORDER_FUNCTION, vec![guarded(each.iter_range)]);
             each.accu_init = guarded(each.accu_init);
             each.result = except(guarded(each.result), &each.accu_var);
             let condition = std::mem::take(&mut each.loop_cond);

@@ -69,6 +69,19 @@ fn the_expressions_of_the_api_run_as_written() {
 }
 
 #[test]
+fn loops_over_an_object_follow_its_sorted_names() {
+    let sorted = ["big", "client_order_id", "items", "model", "nothing", "payment_id", "price", "qty"];
+    for source in ["request.body.map(name, name)", "request.body.filter(name, true)", "[] + request.body"] {
+        let names = Expression::compile(source, Profile::Request).unwrap();
+        let body =
+            Json::parse(br#"{"qty":1,"price":1,"payment_id":1,"nothing":1,"model":1,"items":1,"client_order_id":1,"big":1}"#).unwrap();
+        let request =
+            RequestFacts { method: "POST", scheme: "https", host: "a", port: 443, path: "/", query: "", headers: &[], body: Some(&body) };
+        assert_eq!(names.eval_keys(&Facts::new().with_request(&request)).unwrap(), sorted, "{source}");
+    }
+}
+
+#[test]
 fn int_and_double_mix_and_overflow_is_an_error() {
     assert_eq!(truth("request.body.qty + 1 == 501"), Ok(true));
     assert_eq!(truth("1 + 0.5 == 1.5 && 2.5 - 1 == 1.5 && 3 / 2.0 == 1.5 && 0.5 * 4 == 2"), Ok(true));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::policy::decode_unreserved;
+
 /// Scheme, host, port, path and query of a call, normalised: host in lower case, default port implied, unreserved characters
 /// decoded, percent-escapes in upper case, dot segments resolved. The query is kept byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,30 +126,9 @@ impl Scheme {
     }
 }
 
-/// Decodes escaped unreserved characters, writes the other escapes in upper case, and resolves dot segments.
+/// Escapes in their one spelling, and no dot segments.
 fn normal_path(path: &str) -> String {
-    let bytes = path.as_bytes();
-    let mut out = String::with_capacity(path.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = if bytes[at] == b'%' { path.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()) } else { None };
-        match escaped {
-            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
-                out.push(char::from(byte));
-                at += 3;
-            }
-            Some(byte) => {
-                out.push_str(&format!("%{byte:02X}"));
-                at += 3;
-            }
-            None => {
-                let c = path[at..].chars().next().unwrap_or_default();
-                out.push(c);
-                at += c.len_utf8();
-            }
-        }
-    }
-    without_dots(&out)
+    without_dots(&decode_unreserved(path))
 }
 
 fn without_dots(path: &str) -> String {

@@ -153,6 +153,7 @@ fn a_target_has_one_form() {
         ("https://api.example.com/%7euser/%2fx?Q=%7e", "https://api.example.com/~user/%2Fx?Q=%7e"),
         ("https://[::1]:8443/x/..", "https://[::1]:8443/"),
         ("https://api.example.com/%2e%2e/admin", "https://api.example.com/admin"),
+        ("https://api.example.com/%%34%31%+f", "https://api.example.com/%2541%+f"),
     ] {
         assert_eq!(target(url).url(), normal, "{url}");
     }

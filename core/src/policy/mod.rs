@@ -33,6 +33,7 @@ pub use host::{HOST_MAX, Host, HostError, HostPattern};
 pub use judge::{AgentPolicy, AuditNote, Denial, Judgement, Verdict, Wants};
 pub use llm::is_llm_host;
 pub use model::*;
+pub(crate) use path::decode_unreserved;
 pub use path::{CanonicalPath, PATH_PATTERN_MAX, PathError, PathKind, PathPattern};
 pub use probe::{CompiledProbe, PROBE_URL_MAX, ProbeWord, RenderedProbe};
 pub use schema::{SCHEMA_BYTES_MAX, SchemaMismatch};

@@ -57,9 +57,13 @@ impl fmt::Display for CanonicalPath {
     }
 }
 
-fn decode_unreserved(raw: &str) -> String {
+/// Decodes escaped unreserved characters, and writes the other escapes in upper case. A percent sign that escapes nothing
+/// stays as it is, unless what follows it comes out as two hexadecimal digits: then it is escaped, for the result must not
+/// hold an escape that the path did not.
+pub(crate) fn decode_unreserved(raw: &str) -> String {
     let bytes = raw.as_bytes();
     let mut out = String::with_capacity(raw.len());
+    let mut stray = None;
     let mut at = 0;
     while let Some(c) = raw.get(at..).and_then(|rest| rest.chars().next()) {
         let escaped = (c == '%')
@@ -77,9 +81,16 @@ fn decode_unreserved(raw: &str) -> String {
                 at += 3;
             }
             None => {
+                stray = if c == '%' { Some(out.len()) } else { stray };
                 out.push(c);
                 at += c.len_utf8();
             }
+        }
+        if let Some([b'%', high, low]) = stray.and_then(|stray| out.as_bytes().get(stray..))
+            && high.is_ascii_hexdigit()
+            && low.is_ascii_hexdigit()
+        {
+            out.insert_str(out.len() - 2, "25");
         }
     }
     out
@@ -265,6 +276,7 @@ mod tests {
         check("/../../etc", "/etc");
         check("/a%2fb", "/a%2Fb");
         check("/a%zz", "/a%zz");
+        check("/a%%34%31%4%31", "/a%2541%2541");
         check("/é%", "/é%");
         check("", "/");
         check("*", "/*");

@@ -24,7 +24,7 @@ const ADDRESSES: usize = 64;
 
 /// How the question came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(crate) enum Transport {
     /// Answers that do not fit are cut, and the client asks over TCP.
     Udp,
     /// 64 KiB fit.
@@ -32,7 +32,7 @@ pub(super) enum Transport {
 }
 
 /// The answer to `query`; none to what is no query, so that two responders never keep answering each other.
-pub(super) async fn answer(query: &[u8], resolver: &dyn Resolve, transport: Transport) -> Option<Vec<u8>> {
+pub(crate) async fn answer(query: &[u8], resolver: &dyn Resolve, transport: Transport) -> Option<Vec<u8>> {
     let header = query.first_chunk::<HEADER_BYTES>()?;
     let is_response = header[2] & 0x80 != 0;
     if is_response {

@@ -3,7 +3,7 @@
 
 mod agreement;
 mod intercept;
-mod sniff;
+pub(crate) mod sniff;
 mod stream;
 mod tunnel;
 

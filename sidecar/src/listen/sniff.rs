@@ -8,7 +8,7 @@ use super::{AgentStream, Place};
 /// The HTTP/2 connection preface (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A request line is recognised within this many bytes, or not at all.
-const LOOK_AHEAD: usize = 8 * 1024;
+pub(crate) const LOOK_AHEAD: usize = 8 * 1024;
 /// Some protocols let the server speak first; HTTP and TLS clients never wait for it.
 const SILENCE: Duration = Duration::from_secs(3);
 /// On the proxy's port nobody waits for us to speak: an unused connection is closed after this.
@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(120);
 const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speech {
+pub(crate) enum Speech {
     Http1,
     Http2,
     Tls,
@@ -63,7 +63,7 @@ fn undecided(bytes: &[u8], place: &Place, otherwise: Speech) -> Speech {
     }
 }
 
-fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
+pub(crate) fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
     if bytes.is_empty() {
         return None;
     }

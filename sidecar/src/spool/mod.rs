@@ -5,7 +5,7 @@
 
 mod claims;
 mod outcomes;
-mod spans;
+pub(crate) mod spans;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};

@@ -286,7 +286,7 @@ fn lines<'s>(numbered: impl Iterator<Item = (u64, &'s Span)>) -> Vec<u8> {
 }
 
 /// The spans of an earlier life, in order; a last line that was torn is left out.
-fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
+pub(crate) fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
     let text = fs::read(path)?;
     let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
     Ok(whole
@@ -300,11 +300,11 @@ fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
 }
 
 /// Batches of spans that follow one another. What was acknowledged before its turn to be logged left a gap.
-fn batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
+pub(crate) fn batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
     let (mut count, mut bytes) = (1, spans.first().map_or(0, |(_, json)| json.len()));
     let unbroken = spans.chunk_by(move |(before, _), (after, json)| {
         (count, bytes) = (count + 1, bytes + json.len());
-        let together = before + 1 == *after && count <= BATCH && bytes <= BATCH_BYTES;
+        let together = before.checked_add(1) == Some(*after) && count <= BATCH && bytes <= BATCH_BYTES;
         if !together {
             (count, bytes) = (1, json.len());
         }

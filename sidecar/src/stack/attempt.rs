@@ -145,24 +145,13 @@ impl Attempt<'_> {
             return None;
         }
         let location = heard.head.headers.get(LOCATION)?.to_str().ok()?;
-        let here =
-            url::Url::parse(&format!("{}://{}{}", hop.route.scheme.as_str(), hop.route.authority, hop.uri.path_and_query()?)).ok()?;
-        let there = here.join(location).ok()?;
-        let scheme = match there.scheme() {
-            "https" => Scheme::Https,
-            // What left over TLS is not carried on in the open.
-            "http" if hop.route.scheme == Scheme::Http => Scheme::Http,
-            _ => return None,
-        };
-        let authority = format!("{}:{}", there.host_str()?, there.port_or_known_default()?);
-        let authority = Authority::parse(&authority, None).ok()?;
+        let (scheme, authority, uri) = destination(&hop.route, &hop.uri, location)?;
         let same_origin = authority == hop.route.authority && scheme == hop.route.scheme;
         let route = Target { address: hop.route.address.filter(|_| same_origin), scheme, authority, protocol: hop.route.protocol };
         let mut headers = hop.headers.clone();
         if !same_origin && !broken("credentials_stay_at_their_origin") {
             remove_where(&mut headers, is_credential);
         }
-        let uri: Uri = there[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?;
         let mut parts = Request::new(()).into_parts().0;
         (parts.method, parts.uri, parts.headers) = (call.method.clone(), uri.clone(), headers.clone());
         let next = Call::read(parts, route.clone(), call.controls.clone(), &self.effect.identity, call.began.0).ok()?;
@@ -171,6 +160,22 @@ impl Attempt<'_> {
         let judged = judge::judge(snapshot, tool, &next, &self.effect.intake, &self.effect.identity).ok()?;
         (judged.judgement.verdict == Verdict::Allow || broken("a_redirect_asks_policy")).then_some(Hop { route, uri, headers })
     }
+}
+
+/// Where a `Location` leads that was answered from `uri` at `route`; `None` where nothing may follow it.
+pub(crate) fn destination(route: &Target, uri: &Uri, location: &str) -> Option<(Scheme, Authority, Uri)> {
+    let here = url::Url::parse(&format!("{}://{}{}", route.scheme.as_str(), route.authority, uri.path_and_query()?)).ok()?;
+    let there = here.join(location).ok()?;
+    let scheme = match there.scheme() {
+        "https" => Scheme::Https,
+        // What left over TLS is not carried on in the open.
+        "http" if route.scheme == Scheme::Http => Scheme::Http,
+        _ => return None,
+    };
+    let authority = format!("{}:{}", there.host_str()?, there.port_or_known_default()?);
+    let authority = Authority::parse(&authority, None).ok()?;
+    let uri = there[url::Position::BeforePath..url::Position::AfterQuery].parse().ok()?;
+    Some((scheme, authority, uri))
 }
 
 impl Effect {
@@ -275,7 +280,7 @@ impl Ended {
 }
 
 /// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Millis> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Millis> {
     let value = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<u64>() {
         return Some(Millis::from_secs(seconds));

@@ -13,9 +13,9 @@ const UNKNOWN_NOTED: usize = 16;
 
 /// What the caller asked for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Controls {
+pub(crate) struct Controls {
     /// `X-Kyb-Run-Id`.
-    pub(super) run: Option<RunId>,
+    pub(crate) run: Option<RunId>,
     /// `X-Kyb-Parent-Span-Id`.
     pub(super) parent: Option<SpanId>,
     /// `X-Kyb-Tool`.
@@ -23,13 +23,13 @@ pub(super) struct Controls {
     /// `X-Kyb-Retry: 0`.
     pub(super) no_retries: bool,
     /// `X-Kyb-Idempotency-Key`, or `Idempotency-Key`.
-    pub(super) key: Option<IdempotencyKey>,
+    pub(crate) key: Option<IdempotencyKey>,
     /// Control headers that mean nothing here.
     pub(super) unknown: Vec<String>,
 }
 
 /// Reads the control headers and takes them off.
-pub(super) fn take(headers: &mut HeaderMap) -> Result<Controls, Refusal> {
+pub(crate) fn take(headers: &mut HeaderMap) -> Result<Controls, Refusal> {
     let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
     let idempotency = HeaderName::from_static("idempotency-key");
     if names.is_empty() && !headers.contains_key(&idempotency) {

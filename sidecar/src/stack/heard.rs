@@ -28,7 +28,7 @@ pub(super) struct Terms<'a> {
 
 /// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// Executed.
     Completed,
     /// Refused; with `not_executed` the tool promises that nothing was done.
@@ -190,8 +190,9 @@ pub(super) fn at_end(told: bool, trailers: Option<&HeaderMap>) -> Word {
     if told { Word::Completed } else { trailers.and_then(grpc_word).unwrap_or(Word::InDoubt) }
 }
 
-fn grpc_word(headers: &HeaderMap) -> Option<Word> {
-    let code = headers.get("grpc-status")?.to_str().ok().and_then(|text| text.parse().ok());
+pub(crate) fn grpc_word(headers: &HeaderMap) -> Option<Word> {
+    let digits = headers.get("grpc-status")?.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let code = digits.and_then(|text| text.parse().ok());
     Some(code.map_or(Word::InDoubt, |code| by_grpc_status(code).into()))
 }
 

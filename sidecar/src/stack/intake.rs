@@ -227,7 +227,7 @@ fn too_slow() -> Refusal {
 }
 
 /// Whether a whole length-prefixed message has come (gRPC over HTTP/2, "Length-Prefixed-Message").
-fn has_message(bytes: &[u8]) -> bool {
+pub(crate) fn has_message(bytes: &[u8]) -> bool {
     let Some((prefix, rest)) = bytes.split_first_chunk::<GRPC_PREFIX>() else { return false };
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
     usize::try_from(length).is_ok_and(|length| rest.len() >= length)
@@ -273,7 +273,7 @@ impl Body for Hashed {
     }
 }
 
-fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Json>, Refusal> {
+pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Json>, Refusal> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(media_type);
     let is_json = declared.as_deref().is_some_and(|kind| kind == "application/json" || kind.ends_with("+json"));
     // Clients that name no type, or curl's `-d`, which names the wrong one, mean JSON where it looks like JSON.

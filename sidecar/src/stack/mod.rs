@@ -11,16 +11,16 @@
 //! ```
 
 mod alone;
-mod attempt;
+pub(crate) mod attempt;
 mod call;
 mod caller;
 mod callers;
-mod controls;
+pub(crate) mod controls;
 mod decide;
 mod deliver;
 mod effect;
-mod heard;
-mod intake;
+pub(crate) mod heard;
+pub(crate) mod intake;
 mod judge;
 mod leases;
 mod pass;

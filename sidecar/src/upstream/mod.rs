@@ -8,7 +8,7 @@ mod headers;
 mod http1;
 mod http2;
 mod pool;
-mod tap;
+pub(crate) mod tap;
 mod wire;
 
 use std::net::SocketAddr;

@@ -23,7 +23,7 @@ const END_HEADERS: u8 = 0x4;
 
 /// Follows HTTP/2's frame boundaries without looking into payloads, GOAWAY's first four bytes excepted.
 #[derive(Debug, Default)]
-struct FrameScan {
+pub(crate) struct FrameScan {
     /// Bytes to pass over before the next frame header.
     skip: usize,
     held: [u8; FRAME_HEADER_LEN],
@@ -43,18 +43,18 @@ struct FrameHead {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     HeadStarted(u32),
     StreamEnded(u32),
     Goaway(u32),
 }
 
 impl FrameScan {
-    fn after_preface() -> Self {
+    pub(crate) fn after_preface() -> Self {
         Self { skip: PREFACE_LEN, ..Self::default() }
     }
 
-    fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         loop {
             let passed = self.skip.min(bytes.len());
             self.read_goaway(&bytes[..passed], &mut seen);
