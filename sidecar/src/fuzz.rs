@@ -60,16 +60,16 @@ pub async fn dns_answer(query: &[u8], resolver: &dyn Resolve, tcp: bool) -> Opti
 ///
 /// # Errors
 /// The refusal that the caller gets.
-pub fn controls(headers: &mut HeaderMap) -> Result<(Option<RunId>, Option<IdempotencyKey>), Box<Refusal>> {
-    controls::take(headers).map(|taken| (taken.run, taken.key)).map_err(Box::new)
+pub fn controls(headers: &mut HeaderMap) -> Result<(Option<RunId>, Option<IdempotencyKey>), Refusal> {
+    controls::take(headers).map(|taken| (taken.run, taken.key))
 }
 
 /// A request's body as policy sees it.
 ///
 /// # Errors
 /// The refusal of a body that can be read in two ways.
-pub fn json_body(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Json>, Box<Refusal>> {
-    intake::parse(headers, bytes).map_err(Box::new)
+pub fn json_body(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Json>, Refusal> {
+    intake::parse(headers, bytes)
 }
 
 /// Whether a whole gRPC message has come.

@@ -100,7 +100,7 @@ impl Attempt<'_> {
     }
 
     async fn send(&mut self, hop: &Hop, far_side_key_sent: bool) -> Result<(Heard, Word), Ended> {
-        let Some(body) = self.effect.intake.to_send(&self.effect.hash) else {
+        let Some(body) = self.effect.intake.sendable(&self.effect.hash) else {
             let detail = "the request's body has streamed past and cannot be sent again".to_owned();
             return Err(Ended::NotSent { proof: NotSentProof::ZeroBytesWritten, detail });
         };

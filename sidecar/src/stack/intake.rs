@@ -168,7 +168,7 @@ impl Intake {
     }
 
     /// The body to send, for an attempt that may be followed by another. `None` once a streamed body has gone.
-    pub(super) fn to_send(&mut self, hash: &HashOfStream) -> Option<SendBody> {
+    pub(super) fn sendable(&mut self, hash: &HashOfStream) -> Option<SendBody> {
         if let Some(rest) = self.rest.take() {
             self.spent = true;
             hash.begin();

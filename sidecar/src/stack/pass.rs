@@ -57,7 +57,7 @@ impl Pass {
         let hash = HashOfStream::default();
         let mut attempt = 1;
         loop {
-            let Some(body) = intake.to_send(&hash) else {
+            let Some(body) = intake.sendable(&hash) else {
                 return self
                     .failed(&Refusal::new(Code::UpstreamUnreachable, "The request's body has streamed past and cannot be sent again."));
             };
