@@ -18,6 +18,8 @@ const PACKAGES: [&str; 4] = ["kybernis-core", "kybernis-ledger", "kybernis-sidec
 const SOURCES: [&str; 3] = ["core/src", "ledger/src", "sidecar/src"];
 /// A whole suite under one broken rule; a test that waits for what never comes ends here.
 const SUITE: Duration = Duration::from_secs(90);
+/// Tests that run at a time: they wait more than they work.
+const THREADS: &str = "--test-threads=8";
 
 struct Mutation {
     rule: String,
@@ -150,7 +152,7 @@ fn run(program: &Path, mutation: &Mutation) -> Result<(BTreeSet<String>, String)
     let log = crate::steps::cache().join("mutate.log");
     let file = fs::File::create(&log)?;
     let mut command = Command::new(program);
-    command.env("KYB_MUTATE", &mutation.rule).env("RUST_BACKTRACE", "0").current_dir(root().join("core"));
+    command.arg(THREADS).env("KYB_MUTATE", &mutation.rule).env("RUST_BACKTRACE", "0").current_dir(root().join("core"));
     // What takes seconds by its nature is run only where it is the test that counts.
     for slow in ["in_flight_beyond_the_wait_is_409", "without_a_ledger_no_side_effect_leaves", "a_large_body_streams", "properties"] {
         if !mutation.test.contains(slow) {
