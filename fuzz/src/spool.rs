@@ -86,6 +86,7 @@ fn is_file_name(name: &str) -> bool {
     (1..=200).contains(&name.len()) && !name.contains(['/', '\0']) && name != "." && name != ".."
 }
 
+/// As the spool writes them: two spellings of one number would be one claim.
 fn is_claim(name: &str) -> bool {
-    name.strip_suffix(".claim").is_some_and(|number| number.parse::<u64>().is_ok())
+    name.strip_suffix(".claim").and_then(|number| number.parse::<u64>().ok()).is_some_and(|number| name == format!("{number:020}.claim"))
 }

@@ -139,10 +139,12 @@ impl HostPattern {
     pub fn new(text: &str) -> Result<Self, HostError> {
         let (name, port) = split_port(text)?;
         let name = match name.strip_prefix("*.") {
-            Some(rest) if rest.contains('*') || address(rest).is_some() => {
-                return Err(HostError::Wildcard { found: text.to_owned() });
-            }
-            Some(rest) => Name::Below(Host::new(rest)?),
+            Some(rest) if rest.contains('*') => return Err(HostError::Wildcard { found: text.to_owned() }),
+            Some(rest) => match Host::new(rest)? {
+                // Nothing is below an address.
+                host if host.0.parse::<IpAddr>().is_ok() => return Err(HostError::Wildcard { found: text.to_owned() }),
+                host => Name::Below(host),
+            },
             None if name.contains('*') => return Err(HostError::Wildcard { found: text.to_owned() }),
             None => Name::Exact(Host::new(name)?),
         };
@@ -304,6 +306,7 @@ mod tests {
             "a.*.b",
             "\"a.*.b\" has a wildcard that is not a whole first label. Write *.example.com, or leave `hosts` out for every host",
         );
+        check("*.9.", "\"*.9.\" has a wildcard that is not a whole first label. Write *.example.com, or leave `hosts` out for every host");
         check("a.b:0", "\"a.b:0\" has a port that is not a number from 1 to 65535. Correct the port");
         check("a.b:99999", "\"a.b:99999\" has a port that is not a number from 1 to 65535. Correct the port");
         check("bücher.de", "\"bücher.de\" is not ASCII. Write the name as DNS sees it, in its xn-- form");
