@@ -189,7 +189,7 @@ impl Effect {
             }
             Err(doubt) => {
                 self.on_record(granted, doubt).await;
-                teller.broken("effect_in_doubt");
+                teller.breaks_off("effect_in_doubt");
             }
         }
     }
@@ -271,7 +271,7 @@ impl Effect {
 fn finish(teller: Teller, trailers: Option<HeaderMap>, recorded: &Recorded) {
     match recorded {
         Recorded::Acknowledged(_) | Recorded::Spooled => teller.end(trailers),
-        Recorded::Unknown => teller.broken("the outcome is not on record"),
+        Recorded::Unknown => teller.breaks_off("the outcome is not on record"),
     }
 }
 

@@ -79,7 +79,7 @@ impl Teller {
     }
 
     /// The message is broken off.
-    pub(super) fn broken(self, reason: &'static str) {
+    pub(super) fn breaks_off(self, reason: &'static str) {
         let _ = self.pieces.send(Piece::Broken(reason));
     }
 }
