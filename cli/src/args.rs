@@ -50,6 +50,7 @@ pub(crate) enum Subcommands {
     /// Let a call go that waits for approval
     Approve(DecideArgs),
     /// Refuse a call that waits for approval
+    #[command(after_help = "Example:\n  kybernis deny GATE --reason 'above what the desk may spend'")]
     Deny(DecideArgs),
     /// Say what became of an effect that is in doubt
     Resolve(ResolveArgs),
@@ -108,6 +109,7 @@ mod tests {
             &["kybernis", "resolve", "e-1", "--reason", "r"],
             &["kybernis", "resolve", "e-1", "--executed", "--not-executed", "--reason", "r"],
             &["kybernis", "resolve", "e-1", "--executed"],
+            &["kybernis", "resolve", "e-1", "--executed", "--reason", ""],
             &["kybernis", "runs", "-o", "xml"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
@@ -119,7 +121,9 @@ mod tests {
         let mut cli = Cli::command();
         for command in cli.get_subcommands_mut() {
             let name = command.get_name().to_owned();
-            assert!(command.render_help().to_string().contains("Example"), "{name}");
+            let help = command.render_help().to_string();
+            let (_, examples) = help.split_once("Example").unwrap();
+            assert!(examples.contains(&format!("kybernis {name}")), "{name}: {examples}");
         }
     }
 }

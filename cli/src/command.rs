@@ -9,9 +9,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::capture::redirect::Namespace;
+use crate::say::tell;
+use crate::signals::{Heard, in_foreground};
 
 /// What shells end with when a command is not found.
 const NOT_FOUND: i32 = 127;
@@ -35,7 +37,7 @@ pub(crate) fn spawn(
     };
     let spawned = Command::new(program).args(args).env_clear().envs(env).spawn();
     Ok(spawned.map_err(|error| {
-        eprintln!("kybernis: {}: {error}", program.display());
+        tell!("kybernis: {}: {error}", program.display());
         let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
         ExitStatus::from_raw(code << 8)
     }))
@@ -44,29 +46,29 @@ pub(crate) fn spawn(
 /// The signals that are COMMAND's to answer. Taken before COMMAND starts: from then on they must not end us.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    interrupt: UnixSignal,
-    quit: UnixSignal,
-    hangup: UnixSignal,
-    terminate: UnixSignal,
-    user1: UnixSignal,
-    user2: UnixSignal,
+    interrupt: Heard,
+    quit: Heard,
+    hangup: Heard,
+    terminate: Heard,
+    user1: Heard,
+    user2: Heard,
 }
 
 impl Signals {
     /// From now on this process goes on when they come.
     pub(crate) fn take() -> io::Result<Self> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
+            interrupt: Heard::unless_ignored(SignalKind::interrupt())?,
+            quit: Heard::unless_ignored(SignalKind::quit())?,
+            hangup: Heard::unless_ignored(SignalKind::hangup())?,
+            terminate: Heard::unless_ignored(SignalKind::terminate())?,
+            user1: Heard::unless_ignored(SignalKind::user_defined1())?,
+            user2: Heard::unless_ignored(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for COMMAND. What the terminal sends reaches it without us, and we only stay; what is sent to us alone is
-    /// passed on.
+    /// Waits for COMMAND. What the terminal's keys send reaches it without us, and we only stay; what is sent to us alone
+    /// is passed on.
     pub(crate) async fn wait(&mut self, mut child: Child) -> io::Result<ExitStatus> {
         let handle = handle(&child)?;
         let (tell, mut ended) = tokio::sync::oneshot::channel();
@@ -79,13 +81,14 @@ impl Signals {
         loop {
             tokio::select! {
                 status = &mut ended => return status.map_err(io::Error::other)?,
-                // The terminal sends these to the whole group: COMMAND decides what they mean.
-                _ = self.interrupt.recv() => {}
-                _ = self.quit.recv() => {}
-                _ = self.hangup.recv() => pass(Signal::HUP),
-                _ = self.terminate.recv() => pass(Signal::TERM),
-                _ = self.user1.recv() => pass(Signal::USR1),
-                _ = self.user2.recv() => pass(Signal::USR2),
+                // In the foreground they are keystrokes, and COMMAND has them already: twice would be once too often. Anywhere
+                // else no key sends them, but a service manager, a container's runtime or a person's `kill` does.
+                () = self.interrupt.recv() => if !in_foreground() { pass(Signal::INT) },
+                () = self.quit.recv() => if !in_foreground() { pass(Signal::QUIT) },
+                () = self.hangup.recv() => pass(Signal::HUP),
+                () = self.terminate.recv() => pass(Signal::TERM),
+                () = self.user1.recv() => pass(Signal::USR1),
+                () = self.user2.recv() => pass(Signal::USR2),
             }
         }
     }
@@ -96,10 +99,10 @@ impl Signals {
         tokio::time::sleep(SAME_KEYSTROKE).await;
         tokio::select! {
             biased;
-            _ = self.interrupt.recv() => {}
+            () = self.interrupt.recv() => {}
             () = std::future::ready(()) => {}
         }
-        let _ = self.interrupt.recv().await;
+        self.interrupt.recv().await;
     }
 }
 

@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::capture::environment::{Capture, injected};
 use crate::home::{Home, write_whole};
 use crate::run::{Prepared, WorkloadArgs, exports, tell_joined};
+use crate::say::{self, tell};
+use crate::signals::Heard;
 use crate::supervise::{Capturing, Session};
 
 const FILE: &str = "dev.json";
@@ -50,19 +52,20 @@ struct Running {
 /// Serves until Ctrl-C.
 pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
     let Prepared { settings, warnings } = args.workload.prepare("dev")?;
-    warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    warnings.iter().for_each(|warning| tell!("{warning}"));
     let home = settings.home.clone();
     let Some(_lock) = lock(&home)? else {
         anyhow::bail!("a `kybernis dev` runs on {} already; `kybernis env` tells how to use it", home.path().display());
     };
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut interrupt = Heard::unless_ignored(SignalKind::interrupt())?;
+    let mut terminate = Heard::unless_ignored(SignalKind::terminate())?;
     let (capturing, sockets) =
         Capturing::cooperative(args.proxy_listen).with_context(|| format!("--proxy-listen {}", args.proxy_listen))?;
     let session = Session::start(settings, capturing, sockets).await?;
     tell_joined(&session);
     let exports = session.inject(|about| exports(&injected(about, None)));
     write_whole(&home.path().join(FILE), &serde_json::to_vec(&Running { exports })?, 0o600)?;
-    eprintln!(
+    tell!(
         "kybernis: proxy at {}, run {}, data in {}\n\nIn another terminal:\n\n    eval \"$(kybernis env{})\"\n\nand start the agent there. It \
          cannot catch {}; `kybernis run` can.\nCtrl-C ends.",
         args.proxy_listen,
@@ -72,14 +75,14 @@ pub(crate) async fn dev(args: DevArgs) -> anyhow::Result<ExitCode> {
         Capture::ESCAPES,
     );
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        () = interrupt.recv() => {}
+        () = terminate.recv() => {}
     }
-    eprintln!("kybernis: ending; what is under way is finished first");
+    tell!("kybernis: ending; what is under way is finished first");
     let _ = std::fs::remove_file(home.path().join(FILE));
     tokio::select! {
         () = session.end(async || ()) => {}
-        _ = interrupt.recv() => {}
+        () = interrupt.recv() => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -97,7 +100,7 @@ pub(crate) fn env(args: EnvArgs) -> anyhow::Result<ExitCode> {
     let Some(running) = running else {
         anyhow::bail!("no `kybernis dev` runs on {}: start one in another terminal", home.path().display());
     };
-    print!("{}", serde_json::from_slice::<Running>(&running)?.exports);
+    say::result(&serde_json::from_slice::<Running>(&running)?.exports)?;
     Ok(ExitCode::SUCCESS)
 }
 

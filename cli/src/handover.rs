@@ -135,7 +135,10 @@ impl Lifeline {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         self.0.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(self.0)?;
-        stream.write_all(&[READY]).await?;
+        if stream.write_all(&[READY]).await.is_err() {
+            // The supervisor ended while we started.
+            return Ok(());
+        }
         let mut rest = [0; 16];
         // Whatever way the stream ends, the supervisor is not there any more.
         while matches!(stream.read(&mut rest).await, Ok(1..)) {}

@@ -25,7 +25,7 @@ pub(crate) enum HomeError {
     #[error("no data folder: give --data DIR, or set HOME or XDG_DATA_HOME")]
     Nowhere,
     /// The system refuses.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     File {
         /// Which file or folder.
         path: PathBuf,
@@ -33,7 +33,10 @@ pub(crate) enum HomeError {
         source: io::Error,
     },
     /// Others can look into it.
-    #[error("{path} can be opened by other users (mode {mode:o}), and keys lie there: chmod 700 {path}, or give another --data")]
+    #[error(
+        "{path} can be opened by other users (mode {mode:o}), and keys lie in a data folder: give --data a folder of its own, or, if \
+         it is one, chmod 700 {path}"
+    )]
     Exposed {
         /// The folder.
         path: PathBuf,

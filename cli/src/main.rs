@@ -1,5 +1,8 @@
 //! The `kybernis` program: wires the command line to what it does, and nothing else.
 
+// They panic where nobody reads any more: `say` has what does not.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod api;
 mod args;
 mod capture;
@@ -11,6 +14,8 @@ mod home;
 mod read;
 mod roles;
 mod run;
+mod say;
+mod signals;
 mod summary;
 mod supervise;
 mod token;
@@ -22,6 +27,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::args::{CheckArgs, Cli, Subcommands};
 use crate::run::BadManifests;
+use crate::say::tell;
 
 fn main() -> ExitCode {
     // First of all: a process of several threads cannot enter a user namespace.
@@ -37,7 +43,7 @@ fn main() -> ExitCode {
     match dispatch(command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("kybernis: {error:#}");
+            tell!("kybernis: {error:#}");
             ExitCode::from(if error.is::<BadManifests>() { 1 } else { of_its_own })
         }
     }
@@ -56,13 +62,14 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
         Subcommands::Approve(args) => waiting()?.block_on(read::approve(args)).map(done),
         Subcommands::Deny(args) => waiting()?.block_on(read::deny(args)).map(done),
         Subcommands::Resolve(args) => waiting()?.block_on(read::resolve(args)).map(done),
-        Subcommands::Check(args) => Ok(check(&args)),
+        Subcommands::Check(args) => check(&args),
         Subcommands::Ledger(args) => working()?.block_on(roles::ledger::run(args)).map(done),
         Subcommands::Sidecar(args) => working()?.block_on(roles::sidecar::run(args)).map(done),
         Subcommands::Token(args) => token::token(args).map(done),
         Subcommands::Completion(args) => {
-            clap_complete::generate(args.shell, &mut Cli::command(), "kybernis", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "kybernis", &mut script);
+            Ok(say::result(&String::from_utf8_lossy(&script)).map(done)?)
         }
     }
 }
@@ -77,8 +84,8 @@ fn working() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }
 
-fn check(args: &CheckArgs) -> ExitCode {
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let report = kybernis_crds::check(&args.dir);
-    println!("{report}");
-    ExitCode::from(u8::from(!report.is_ok()))
+    say::result(&format!("{report}\n"))?;
+    Ok(ExitCode::from(u8::from(!report.is_ok())))
 }

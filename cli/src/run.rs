@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use kybernis_core::ids::{AgentId, RunId};
+use kybernis_core::ids::{AgentId, RunId, TenantId};
 use kybernis_crds::{AgentScope, DEFAULT_NAMESPACE, Loaded, ManifestError, Report, SYSTEM_NAMESPACE};
 
 use crate::api::Api;
@@ -20,6 +20,7 @@ use crate::exit;
 use crate::handover::Sockets;
 use crate::home::Home;
 use crate::roles::{Problems, labels};
+use crate::say::tell;
 use crate::summary::Summary;
 use crate::supervise::{Capturing, Session, Settings, Wanted};
 
@@ -44,7 +45,7 @@ pub(crate) struct WorkloadArgs {
     /// The data folder [default: $XDG_DATA_HOME/kybernis or ~/.local/share/kybernis]
     #[arg(long, value_name = "DIR", env = "KYBERNIS_DATA")]
     pub(crate) data: Option<PathBuf>,
-    /// The agent's name on record [default: COMMAND's]
+    /// The agent's name on record [default: COMMAND's, or `dev`]
     #[arg(long, value_name = "NAME")]
     pub(crate) agent: Option<String>,
     /// A label that policies' selectors look at; may be repeated
@@ -63,9 +64,12 @@ pub(crate) struct WorkloadArgs {
 
 /// The settings of a run.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "COMMAND's exit status, signals and terminal are its own.\n\nExamples:\n  kybernis run -- python agent.py\n  \
+#[command(
+    override_usage = "kybernis run [OPTIONS] [--] <COMMAND>...",
+    after_help = "COMMAND's exit status, signals and terminal are its own.\n\nExamples:\n  kybernis run -- python agent.py\n  \
                         kybernis run --policies ./policies --label app=trader -- node agent.js\n  kybernis run --capture Cooperative -- \
-                        curl https://example.com")]
+                        curl https://example.com"
+)]
 pub(crate) struct RunArgs {
     /// How connections are caught [default: Redirect where the kernel allows it]
     #[arg(long, value_enum, value_name = "MODE", env = "KYBERNIS_CAPTURE", ignore_case = true)]
@@ -110,18 +114,20 @@ impl WorkloadArgs {
     pub(crate) fn prepare(self, default_agent: &str) -> anyhow::Result<Prepared> {
         let mut problems = Problems::default();
         let env = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let home = problems.keep("--data", Home::locate(self.data, env).and_then(|path| Home::open(&path)));
+        let home = problems.keep("--data", Home::locate(self.data, env).and_then(|path| Home::open(&path)).map_err(anyhow::Error::from));
         let agent = problems.keep("--agent", AgentId::new(self.agent.as_deref().unwrap_or(default_agent)));
         let labels = problems.keep("--label", labels(&self.labels));
+        let namespace = self.namespace.map(|namespace| TenantId::new(&namespace).map(|_| namespace)).transpose();
+        let namespace = problems.keep("--namespace", namespace);
         let explicit_run = self.run_id.is_some();
         let run = problems.keep("--run-id", RunId::new(&self.run_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())));
         let roots = self.roots.iter().filter_map(|root| problems.keep("--root", absolute(root))).collect();
         let policies = self.policies.as_deref().and_then(|dir| problems.keep("--policies", absolute(dir)));
         let program = problems.keep("kybernis", std::env::current_exe());
-        let complete = || Some((home?, agent?, labels?, run?, program?));
-        let (home, agent, labels, run, program) = problems.settle(complete())?;
+        let complete = || Some((home?, agent?, labels?, namespace?, run?, program?));
+        let (home, agent, labels, namespace, run, program) = problems.settle(complete())?;
         let loaded = policies.as_deref().map(kybernis_crds::load).transpose().map_err(BadManifests)?;
-        let namespace = self.namespace.or_else(|| loaded.as_ref().map(only_namespace));
+        let namespace = namespace.or_else(|| loaded.as_ref().map(only_namespace));
 
         let scope = AgentScope { namespace: namespace.clone().unwrap_or_default(), labels: labels.clone() };
         let warnings = loaded.iter().flat_map(|loaded| loaded.warnings().iter().cloned().chain(loaded.unselected(&scope)));
@@ -154,13 +160,13 @@ fn agent_of(command: &[OsString]) -> String {
 /// Runs COMMAND.
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let Prepared { settings, warnings } = args.workload.prepare(&agent_of(&args.command))?;
-    warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    warnings.iter().for_each(|warning| tell!("{warning}"));
     let home = settings.home.clone();
     let (capturing, sockets, namespace) = capture(args.capture, &settings)?;
     let session = Session::start(settings, capturing, sockets).await?;
     tell_joined(&session);
     let Environment { variables, notices } = session.inject(|about| environment(std::env::vars_os(), about));
-    notices.iter().for_each(|notice| eprintln!("kybernis: {notice}"));
+    notices.iter().for_each(|notice| tell!("kybernis: {notice}"));
 
     let mut signals = Signals::take()?;
     let started = command::spawn(&args.command, variables, namespace).context("COMMAND could not be started");
@@ -176,8 +182,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         () = signals.interrupted() => Err(anyhow::anyhow!("interrupted")),
     };
     match summary {
-        Ok(summary) => eprintln!("{summary}"),
-        Err(error) => eprintln!("kybernis: run {run}: the ledger could not be asked for a summary: {error:#}"),
+        Ok(summary) => tell!("{summary}"),
+        Err(error) => tell!("kybernis: run {run}: the ledger could not be asked for a summary: {error:#}"),
     }
     Ok(exit::as_command_did(status?))
 }
@@ -185,7 +191,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 /// A run that did not name policies goes by those of the ledger that it found.
 pub(crate) fn tell_joined(session: &Session) {
     if let Some(policies) = session.joined_policies() {
-        eprintln!("kybernis: joined the ledger that runs there, with the policies in {}", policies.display());
+        tell!("kybernis: joined the ledger that runs there, with the policies in {}", policies.display());
     }
 }
 
@@ -204,10 +210,10 @@ fn capture(wanted: Option<Mode>, settings: &Settings) -> anyhow::Result<(Capturi
                 return Ok((capturing, sockets, Some(namespace)));
             }
             Err(why) if wanted == Some(Mode::Redirect) => return Err(why.into()),
-            Err(why) => eprintln!("kybernis: {why}\nkybernis: FALLING BACK to capture Cooperative"),
+            Err(why) => tell!("kybernis: {why}\nkybernis: FALLING BACK to capture Cooperative"),
         }
     }
-    eprintln!("kybernis: capture Cooperative cannot catch {}", Capture::ESCAPES);
+    tell!("kybernis: capture Cooperative cannot catch {}", Capture::ESCAPES);
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (capturing, sockets) = Capturing::cooperative(any_port).context("no port for the proxy")?;
     Ok((capturing, sockets, None))

@@ -6,6 +6,7 @@ use kybernis_ledger::auth::{Claims, Role, TokenKey, Workload};
 
 use crate::read::DataArgs;
 use crate::roles::{Problems, labels};
+use crate::say;
 use crate::supervise::{TOKEN_LIFE, local_person, now_seconds};
 
 /// What the token says.
@@ -41,6 +42,6 @@ pub(crate) fn token(args: TokenArgs) -> anyhow::Result<()> {
     let workload = Workload { agent, run, explicit_run: args.run_id.is_some(), labels, instance };
     let expires = now_seconds() + TOKEN_LIFE.as_secs();
     let claims = Claims { role: Role::Sidecar, tenant, subject: local_person(), workload: Some(workload), expires };
-    println!("{}", TokenKey::open(args.data.home()?.path())?.mint(&claims));
-    Ok(())
+    let token = TokenKey::open(args.data.home()?.path())?.mint(&claims);
+    Ok(say::result(&format!("{token}\n"))?)
 }

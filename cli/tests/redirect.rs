@@ -5,6 +5,9 @@
 #[path = "../src/capture/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the binary uses the rest, and its unit tests run there")]
 mod capture;
+#[path = "../src/say.rs"]
+#[allow(dead_code, reason = "the helper only tells")]
+mod say;
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};

@@ -31,9 +31,9 @@ pub enum Role {
     Agent,
     /// A sidecar.
     Sidecar,
-    /// Decides gates.
+    /// Reads, and decides gates.
     Approver,
-    /// Everything.
+    /// Whatever a person may, so far the same as an approver; it never speaks as a sidecar.
     Admin,
     /// Reads.
     Auditor,

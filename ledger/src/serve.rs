@@ -17,7 +17,7 @@ use crate::auth::TokenKey;
 use crate::engine::{self, Engine, EngineError};
 use crate::grpc::Service;
 use crate::http;
-use crate::journal::SqliteJournal;
+use crate::journal::{Journal as _, SqliteJournal};
 use crate::policy::InForce;
 use crate::tls::{self, TlsError};
 use crate::vault::Vault;
@@ -79,7 +79,7 @@ impl Ledger {
     /// Opens the data folder, folds the journal, and serves.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let journal = SqliteJournal::open(&settings.data).map_err(EngineError::from)?;
-        let vault = Arc::new(Vault::open(&settings.data).map_err(EngineError::from)?);
+        let vault = Arc::new(vault(&settings.data, &journal).await?);
         let tokens = Arc::new(TokenKey::open(&settings.data).map_err(EngineError::from)?);
         let (certificate, key) = tls::leaf(&settings.data)?;
         let closing = CancellationToken::new();
@@ -138,6 +138,12 @@ impl Ledger {
     }
 }
 
+/// Keys are made for an empty journal and for no other: what it holds was written under those that it had.
+async fn vault(data: &Path, journal: &SqliteJournal) -> Result<Vault, EngineError> {
+    let is_empty = journal.read(0, 1).await?.is_empty();
+    Ok(if is_empty { Vault::open(data)? } else { Vault::reopen(data)? })
+}
+
 fn listener(what: &'static str, listener: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
     let adopt = || {
         listener.set_nonblocking(true)?;
@@ -172,4 +178,50 @@ fn digests(
         }
     });
     receive
+}
+
+#[cfg(test)]
+mod tests {
+    use kybernis_core::ids::{AgentId, RunId};
+    use kybernis_core::machine::EnterRun;
+    use kybernis_core::policy::PolicySet;
+
+    use super::*;
+
+    async fn start(data: &Path) -> Result<Ledger, StartError> {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_, policy) = watch::channel(InForce::new(&PolicySet::default(), std::collections::BTreeMap::new()).unwrap());
+        let started =
+            Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), policy, engine: engine::Settings::default() })
+                .await;
+        if started.is_err() {
+            closed(data).await;
+        }
+        started
+    }
+
+    /// The journal's thread lets go of the folder a moment after its last handle.
+    async fn closed(data: &Path) {
+        while SqliteJournal::in_use(data) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ledger_whose_journal_holds_something_starts_with_its_own_keys_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        let ledger = start(data).await.unwrap();
+        let entered = EnterRun { run: RunId::new("run-1").unwrap(), agent: AgentId::new("trader").unwrap() };
+        ledger.engine().enter_run(entered).await.unwrap().unwrap();
+        ledger.stop().await.unwrap();
+        closed(data).await;
+        for name in ["vault.key", "tenant.key"] {
+            std::fs::rename(data.join(name), data.join("backup")).unwrap();
+            let error = start(data).await.unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("restore the file from the backup"), "{error}");
+            std::fs::rename(data.join("backup"), data.join(name)).unwrap();
+        }
+        start(data).await.unwrap().stop().await.unwrap();
+    }
 }

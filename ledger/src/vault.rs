@@ -3,8 +3,8 @@
 //! Each secret has a fresh data key, wrapped by the master key that lies in a file beside the journal (0600). Associated data
 //! bind every piece to its owner and place, so that pieces cannot be swapped. Dropping the blob erases the data.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -36,6 +36,15 @@ pub enum VaultError {
         /// Why.
         reason: String,
     },
+    /// A key file is gone from beside a journal that was written under it.
+    #[error(
+        "the key file {path} is missing, and the journal beside it was written under that key: restore the file from the backup that \
+         the journal came from; a new key would open no answer and know no effect again"
+    )]
+    KeyMissing {
+        /// Which file.
+        path: String,
+    },
     /// The system gave no randomness.
     #[error("the system's random source failed")]
     Random,
@@ -58,11 +67,20 @@ impl std::fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// Opens the vault of a data folder; makes its keys when they are not there.
+    /// Opens the vault of a data folder whose journal holds nothing yet; makes the keys that are not there.
     pub fn open(dir: &Path) -> Result<Self, VaultError> {
+        Self::with(dir, key_file)
+    }
+
+    /// Opens the vault beside a journal that holds something, which a new key would not fit: one that is missing is an error.
+    pub fn reopen(dir: &Path) -> Result<Self, VaultError> {
+        Self::with(dir, |path, _| read_key(path)?.ok_or_else(|| VaultError::KeyMissing { path: path.display().to_string() }))
+    }
+
+    fn with(dir: &Path, key: impl Fn(&Path, &SystemRandom) -> Result<[u8; KEY_LEN], VaultError>) -> Result<Self, VaultError> {
         let random = SystemRandom::new();
-        let master = Zeroizing::new(key_file(&dir.join("vault.key"), &random)?);
-        let tenant = TenantSecret::new(key_file(&dir.join("tenant.key"), &random)?);
+        let master = Zeroizing::new(key(&dir.join("vault.key"), &random)?);
+        let tenant = TenantSecret::new(key(&dir.join("tenant.key"), &random)?);
         Ok(Self { master, tenant, random })
     }
 
@@ -131,26 +149,40 @@ fn context(key: &str, number: u32) -> Vec<u8> {
 
 /// Reads 32 bytes of key; makes them, readable by the owner only, when the file is not there.
 pub(crate) fn key_file(path: &Path, random: &SystemRandom) -> Result<[u8; KEY_LEN], VaultError> {
-    let failed = |reason: String| VaultError::KeyFile { path: path.display().to_string(), reason };
-    match fs::read(path) {
-        Ok(bytes) => bytes.as_slice().try_into().map_err(|_| failed(format!("holds {} bytes where {KEY_LEN} belong", bytes.len()))),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut key = [0; KEY_LEN];
-            random.fill(&mut key).map_err(|_| VaultError::Random)?;
-            // Written under another name and renamed, so that a crash leaves a whole key or none.
-            let draft = path.with_extension("key.new");
-            let write = || {
-                let _ = fs::remove_file(&draft);
-                let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
-                file.write_all(&key)?;
-                file.sync_all()?;
-                fs::rename(&draft, path)
-            };
-            write().map_err(|error| failed(error.to_string()))?;
-            Ok(key)
-        }
-        Err(error) => Err(failed(error.to_string())),
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
     }
+    let mut key = [0; KEY_LEN];
+    random.fill(&mut key).map_err(|_| VaultError::Random)?;
+    write_key(path, &key).map_err(|error| unusable(path, error.to_string()))?;
+    Ok(key)
+}
+
+fn unusable(path: &Path, reason: String) -> VaultError {
+    VaultError::KeyFile { path: path.display().to_string(), reason }
+}
+
+fn read_key(path: &Path) -> Result<Option<[u8; KEY_LEN]>, VaultError> {
+    match fs::read(path) {
+        Ok(bytes) => match bytes.as_slice().try_into() {
+            Ok(key) => Ok(Some(key)),
+            Err(_) => Err(unusable(path, format!("holds {} bytes where {KEY_LEN} belong", bytes.len()))),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(path, error.to_string())),
+    }
+}
+
+/// Written under another name and renamed, so that a crash leaves a whole key or none; the folder is synced, so that what is
+/// written under the key later is never there without it.
+fn write_key(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
+    let draft = path.with_extension("key.new");
+    let _ = fs::remove_file(&draft);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
+    file.write_all(key)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
@@ -194,6 +226,21 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(Vault::open(folder.path()).unwrap().open_text("probe", &sealed).unwrap(), b"secret");
         assert!(Vault::open(folder.path()).unwrap().open_text("other", &sealed).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_missing_beside_a_journal_is_named_and_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Vault::open(folder.path()).unwrap().seal_text("probe", b"secret").unwrap();
+        for name in ["vault.key", "tenant.key"] {
+            let (path, backup) = (folder.path().join(name), folder.path().join("backup"));
+            fs::rename(&path, &backup).unwrap();
+            let error = Vault::reopen(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("restore the file from the backup"), "{error}");
+            assert!(!path.exists(), "{name} was made anew");
+            fs::rename(&backup, &path).unwrap();
+        }
+        assert_eq!(Vault::reopen(folder.path()).unwrap().open_text("probe", &sealed).unwrap(), b"secret");
     }
 
     #[test]

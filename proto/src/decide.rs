@@ -85,6 +85,7 @@ pub fn decide_request(request: v1::DecideRequest, agent: AgentId) -> Result<Deci
         attempt: request.attempt,
         notes: notes(request.notes)?,
         adopts: some_name("adopts", &request.adopts, EffectId::new)?,
+        audit: request.audit,
         observed,
         lease: lease("lease_ms", request.lease_ms)?,
         patience_over: false,
@@ -249,6 +250,7 @@ impl DecideParts {
             approval: decide.approval.as_ref().map(Into::into),
             attempt: decide.attempt,
             notes: decide.notes.clone().into_iter().collect(),
+            audit: decide.audit,
             adopts: decide.adopts.as_ref().map(ToString::to_string).unwrap_or_default(),
             observed: decide.observed.iter().map(Into::into).collect(),
             lease_ms: decide.lease.get(),
@@ -279,6 +281,7 @@ mod tests {
             attempt: 1,
             lease_ms: 30_000,
             adopts: "alone-1".to_owned(),
+            audit: true,
             notes: HashMap::from([("audit".to_owned(), "would deny".to_owned())]),
             ..Default::default()
         }

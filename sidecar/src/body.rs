@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -77,7 +78,7 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(incoming) = &mut self.0 else { return Poll::Ready(None) };
-        Pin::new(incoming).poll_frame(cx).map_err(BodyError::Agent)
+        Pin::new(incoming).poll_frame(cx).map_ok(without_controls).map_err(BodyError::Agent)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -86,6 +87,22 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A frame of the agent's as it may leave. What the caller tells us alone, it may also say behind the body, where nobody heeds it:
+/// it stays here all the same, and a key is a secret.
+fn without_controls(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            let controls = |name: &&HeaderName| name.as_str().starts_with("x-kyb-") || name.as_str() == "idempotency-key";
+            let controls: Vec<HeaderName> = trailers.keys().filter(controls).cloned().collect();
+            for name in controls {
+                trailers.remove(name);
+            }
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 

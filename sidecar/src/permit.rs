@@ -19,6 +19,11 @@ impl Granted {
     pub(crate) const fn by_ledger() -> Self {
         Self(())
     }
+
+    /// To be called where every policy that selects the agent only audits, and nowhere else.
+    pub(crate) const fn by_audit() -> Self {
+        Self(())
+    }
 }
 
 /// Witness that policy allowed a read or a session. Only the stack's decision layer constructs it.
@@ -46,6 +51,12 @@ pub struct EffectTerms {
 }
 
 impl EffectTerms {
+    /// Nothing but the connection's age is governed.
+    pub(crate) fn audited() -> Self {
+        let never = BootInstant::from_nanos(u64::MAX);
+        Self { send_by: never, lease_end: watch::channel(never).1, idempotent: false, fresh_connection: false }
+    }
+
     /// The last instant at which any byte of the request may be written, as the lease stands now.
     pub fn last_byte_by(&self) -> BootInstant {
         self.lease_end.borrow().before(LEASE_MARGIN)

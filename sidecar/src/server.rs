@@ -120,7 +120,12 @@ impl<H: Handler> Served<H> {
                 }
             };
             let stream = if http2 {
-                AgentStream::upgraded(upgraded, facts)
+                // A stream lives beside its connection's others, so it counts as one more connection.
+                let Some(slot) = listeners.slot() else {
+                    tracing::warn!("a CONNECT stream was refused: there are as many connections as there may be");
+                    return;
+                };
+                AgentStream::upgraded(upgraded, facts, Some(slot))
             } else {
                 match upgraded.downcast::<TokioIo<HeadCheck<Watched<AgentStream>>>>() {
                     Ok(parts) => {
@@ -131,7 +136,7 @@ impl<H: Handler> Served<H> {
                         stream.put_back(ahead);
                         stream
                     }
-                    Err(upgraded) => AgentStream::upgraded(upgraded, facts),
+                    Err(upgraded) => AgentStream::upgraded(upgraded, facts, None),
                 }
             };
             listeners.stream(stream, Place::Connect(authority), origin).await;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use crate::upstream::UpstreamIo;
 
 /// For each direction: what one read takes at most.
-const COPY_BUFFER: usize = 16 * 1024;
+pub(crate) const COPY_BUFFER: usize = 16 * 1024;
 
 /// What a session or tunnel carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -84,6 +84,9 @@ const VARIABLES: &[(&str, Value, &str)] = &[
     ("NODE_USE_ENV_PROXY", Value::Cooperative("1"), "Node 24 and later"),
 ];
 
+/// As many variables as a notice names: a machine with a bundle of its own sets ten to it.
+const NAMED_MAX: usize = 3;
+
 /// Java's trust store takes a password even where nothing is secret: this is what every JDK's own has.
 pub(crate) const TRUST_STORE_PASSWORD: &str = "changeit";
 
@@ -153,7 +156,11 @@ pub(crate) fn environment(inherited: impl IntoIterator<Item = (OsString, OsStrin
     }
     let notice = |((meaning, before), names): (&(&str, String), &Vec<&str>)| {
         let were = if names.len() == 1 { "was" } else { "were" };
-        format!("{} {were} {before}: {}", names.join(", "), meaning.replace("{}", before))
+        let mut named = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        if names.len() > NAMED_MAX {
+            named += &format!(" and {} more", names.len() - NAMED_MAX);
+        }
+        format!("{named} {were} {before}: {}", meaning.replace("{}", before))
     };
     let notices = replaced.iter().map(notice).collect();
     Environment { variables, notices }
@@ -276,6 +283,10 @@ mod tests {
             let [proxy, root] = environment.notices.as_slice() else { panic!("{:?}", environment.notices) };
             assert!(root.starts_with("SSL_CERT_FILE, CURL_CA_BUNDLE were /corp.pem: ") && root.ends_with("--root /corp.pem"), "{root}");
             assert!(proxy.starts_with("HTTP_PROXY was http://corp:3128: "), "{proxy}");
+            let bundles = VARIABLES.iter().filter(|(_, value, _)| matches!(value, Value::Bundle)).map(|(name, ..)| (*name, "/corp.pem"));
+            let told = with(capture, &bundles.clone().collect::<Vec<_>>()).notices;
+            let expect = format!("KYB_CA_BUNDLE, SSL_CERT_FILE, REQUESTS_CA_BUNDLE and {} more were ", bundles.count() - 3);
+            assert!(told.len() == 1 && told[0].starts_with(&expect), "{told:?}");
             let roots = [PathBuf::from("/corp.pem")];
             let told = super::environment([("SSL_CERT_FILE".into(), "/corp.pem".into())], &Injected { roots: &roots, ..about(capture) });
             assert!(told.notices.is_empty(), "what is given as a root is trusted");

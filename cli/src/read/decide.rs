@@ -1,11 +1,13 @@
 //! A person's word: on a call that waits for approval, and on an effect whose outcome nobody knows.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
 use super::listing::one;
-use super::table::text;
+use super::table::{printable, text};
 use super::{Asked, DataArgs};
+use crate::say;
 
 /// `kybernis approve` and `deny`.
 #[derive(Clone, Debug, Args)]
@@ -14,7 +16,7 @@ pub(crate) struct DecideArgs {
     /// The gate, or the beginning of its name
     gate: String,
     /// Goes on record
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
     #[command(flatten)]
     data: DataArgs,
@@ -34,7 +36,7 @@ pub(crate) struct ResolveArgs {
     #[arg(long)]
     not_executed: bool,
     /// How you know; goes on record
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     reason: String,
     #[command(flatten)]
     data: DataArgs,
@@ -59,7 +61,11 @@ async fn decide(args: DecideArgs, status: &str) -> anyhow::Result<()> {
             anyhow::bail!("{name} asks what became of a call: kybernis resolve {name} --executed|--not-executed --reason …");
         }
         let after = tell(&asked, &gate, status, &args.reason).await?;
-        Ok(format!("{name}: {}\n  {} {}\n  {}", standing(&after), text(&gate, "agent"), text(&gate, "action"), text(&gate, "summary")))
+        let mut told = format!("{name}: {}\n  {} {}", standing(&after), text(&gate, "agent"), text(&gate, "action"));
+        if let Some(summary) = gate.get("summary").and_then(Value::as_str).filter(|summary| !summary.is_empty()) {
+            told += &format!("\n  {}", printable(summary));
+        }
+        Ok(told)
     };
     finish(told.await, asked).await
 }
@@ -123,9 +129,8 @@ fn standing(gate: &Value) -> String {
 }
 
 async fn finish(told: anyhow::Result<String>, asked: Asked) -> anyhow::Result<()> {
-    let told = told.inspect(|told| println!("{told}"));
     asked.done().await?;
-    told.map(drop)
+    Ok(say::result(&(told? + "\n"))?)
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Listings: which runs there were, which effects, and which gates ask for somebody.
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
 use super::output::OutputArgs;
-use super::table::{Column, age, column, printable, text, until, wide};
+use super::table::{Column, age, column, text, until, wide};
 use super::{Asked, DataArgs, waterfall};
+use crate::say;
 
 /// `kybernis runs`.
 #[derive(Clone, Debug, Args)]
@@ -119,7 +119,7 @@ fn people(gate: &Value) -> String {
 pub(crate) async fn runs(args: RunsArgs) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
     let runs = asked.api.list("/infra/runs", "runs", "").await?;
-    print!("{}", args.output.list(&runs, RUNS, "no runs yet: kybernis run -- COMMAND")?);
+    say::result(&args.output.list(&runs, RUNS, "no runs yet: kybernis run -- COMMAND")?)?;
     asked.done().await
 }
 
@@ -129,10 +129,8 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let run = one(&asked, "/infra/runs", "runs", "run_id", &args.run).await?;
     let id = text(&run, "run_id");
     let events = asked.api.list("/infra/graph/events", "events", &format!("run_id={id}")).await?;
-    match args.output.structured(&Value::Array(events.clone()))? {
-        Some(structured) => print!("{structured}"),
-        None => print!("{}", waterfall::render(&run, &events, waterfall::width())),
-    }
+    let structured = args.output.structured(&Value::Array(events.clone()))?;
+    say::result(&structured.unwrap_or_else(|| waterfall::render(&run, &events, waterfall::width())))?;
     asked.done().await
 }
 
@@ -149,7 +147,7 @@ pub(crate) async fn effects(args: EffectsArgs) -> anyhow::Result<()> {
     }
     let effects = asked.api.list("/infra/effects", "effects", &query.join("&")).await?;
     let empty = if args.in_doubt { "nothing is in doubt" } else { "no effects" };
-    print!("{}", args.output.list(&effects, EFFECTS, empty)?);
+    say::result(&args.output.list(&effects, EFFECTS, empty)?)?;
     asked.done().await
 }
 
@@ -159,14 +157,18 @@ pub(crate) async fn gates(args: GatesArgs) -> anyhow::Result<()> {
     let query = if args.all { "" } else { "status=PENDING" };
     let gates = asked.api.list("/infra/gates", "gates", query).await?;
     let empty = if args.all { "no gates" } else { "nobody owes a decision" };
-    print!("{}", args.output.list(&gates, GATES, empty)?);
+    say::result(&args.output.list(&gates, GATES, empty)?)?;
     asked.done().await
 }
 
 /// The one item whose id begins with `start`.
 pub(super) async fn one(asked: &Asked, path: &str, items: &str, id: &str, start: &str) -> anyhow::Result<Value> {
     let all = asked.api.list(path, items, "").await?;
-    pick(all, id, start).with_context(|| format!("`kybernis {items}` lists what there is"))
+    pick(all, id, start).map_err(|why| {
+        // Decided gates are listed only when they are asked for, and may be meant all the same.
+        let listing = if items == "gates" { "gates --all" } else { items };
+        anyhow::anyhow!("{why}; `kybernis {listing}` lists what there is")
+    })
 }
 
 fn pick(all: Vec<Value>, id: &str, start: &str) -> anyhow::Result<Value> {
@@ -177,8 +179,8 @@ fn pick(all: Vec<Value>, id: &str, start: &str) -> anyhow::Result<Value> {
     let mut fits: Vec<Value> = all.into_iter().filter(|item| named(item).starts_with(start)).collect();
     match (fits.pop(), fits.len()) {
         (Some(only), 0) => Ok(only),
-        (None, _) => anyhow::bail!("nothing is called {}", printable(start)),
-        (Some(_), others) => anyhow::bail!("{} could be any of {}; give more of the id", printable(start), others + 1),
+        (None, _) => anyhow::bail!("nothing is called {start:?}"),
+        (Some(_), others) => anyhow::bail!("{start:?} could be any of {}: give more of the id", others + 1),
     }
 }
 
@@ -194,6 +196,6 @@ mod tests {
         assert_eq!(pick(all(), "run_id", "abc").unwrap()["run_id"], "abc");
         assert_eq!(pick(all(), "run_id", "ab").unwrap()["run_id"], "ab", "a whole id is no beginning");
         assert!(pick(all(), "run_id", "a").unwrap_err().to_string().contains("any of 3"));
-        assert!(pick(all(), "run_id", "x").unwrap_err().to_string().contains("nothing is called x"));
+        assert!(pick(all(), "run_id", "x").unwrap_err().to_string().contains("nothing is called \"x\""));
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct OutputArgs {
     /// How the result looks
-    #[arg(short, long, value_enum, default_value = "table")]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
 }
 

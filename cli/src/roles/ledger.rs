@@ -51,7 +51,7 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     let filter = problems.keep("--log", args.log.filter());
     let env = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let home = Home::locate(args.data.clone(), env).and_then(|path| Home::open(&path));
-    let home = problems.keep("--data", home);
+    let home = problems.keep("--data", home.map_err(anyhow::Error::from));
     let (lifeline, mut sockets) = if args.supervised {
         let (lifeline, sockets) = Lifeline::adopt()?;
         (Some(lifeline), sockets)

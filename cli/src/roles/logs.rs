@@ -38,7 +38,7 @@ pub(super) struct LogArgs {
 impl LogArgs {
     /// The filter, checked.
     pub(super) fn filter(&self) -> Result<EnvFilter, String> {
-        EnvFilter::try_new(&self.log).map_err(|error| error.to_string())
+        EnvFilter::try_new(&self.log).map_err(|error| format!("{:?}: {error}", self.log))
     }
 
     /// Sends this process's logs where they go.
@@ -48,6 +48,8 @@ impl LogArgs {
             None => BoxMakeWriter::new(std::io::stderr),
         };
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false);
+        // Otherwise a line that cannot be written is told on stderr, and panics where that is what has gone.
+        let subscriber = subscriber.log_internal_errors(false);
         match self.log_format {
             LogFormat::Text => subscriber.init(),
             LogFormat::Json => subscriber.json().flatten_event(true).init(),

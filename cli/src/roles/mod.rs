@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::logs::LogArgs;
 use crate::handover::Lifeline;
+use crate::signals::Heard;
 
 /// Everything that is wrong with a configuration, told at once.
 #[derive(Debug, Default)]
@@ -22,7 +23,7 @@ pub(crate) struct Problems(Vec<String>);
 impl Problems {
     /// Keeps the value, or notes what is wrong with the setting.
     pub(crate) fn keep<T, E: fmt::Display>(&mut self, setting: &str, value: Result<T, E>) -> Option<T> {
-        value.map_err(|error| self.0.push(format!("{setting}: {error}"))).ok()
+        value.map_err(|error| self.0.push(format!("{setting}: {error:#}"))).ok()
     }
 
     /// Notes a problem that is no value's.
@@ -59,8 +60,9 @@ pub(crate) fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Strin
 
 /// Returns when this process is asked to end: by a signal, or by its supervisor's end.
 async fn asked_to_end(lifeline: Option<Lifeline>) -> anyhow::Result<()> {
+    // Its supervisor's word, whatever was ignored when that was started.
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupt = Heard::unless_ignored(SignalKind::interrupt())?;
     let supervisor_gone = async {
         match lifeline {
             Some(lifeline) => lifeline.hold().await,
@@ -69,7 +71,7 @@ async fn asked_to_end(lifeline: Option<Lifeline>) -> anyhow::Result<()> {
     };
     tokio::select! {
         _ = terminate.recv() => tracing::info!("asked to end"),
-        _ = interrupt.recv() => tracing::info!("interrupted"),
+        () = interrupt.recv() => tracing::info!("interrupted"),
         gone = supervisor_gone => {
             gone?;
             tracing::info!("the supervisor is gone");

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::home::write_whole;
+use crate::say::tell;
 
 /// How often the folder is looked at. Looking finds what notifications miss: network file systems, swapped symlinks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -89,7 +90,7 @@ impl Folder {
                     tell.send_replace(in_force);
                 }
                 Ok(in_force) => {
-                    eprintln!("kybernis: the policies in {} changed and are in force ({})", self.dir.display(), in_force.digest);
+                    tell!("kybernis: the policies in {} changed and are in force ({})", self.dir.display(), in_force.digest);
                     tracing::info!(digest = %in_force.digest, "a changed policy is in force");
                     tell.send_replace(in_force);
                 }
@@ -99,7 +100,7 @@ impl Folder {
     }
 
     fn complain(&self, errors: &[ManifestError]) {
-        eprintln!(
+        tell!(
             "kybernis: the policies in {} do NOT hold; the last good ones stay in force until this is mended:\n{}",
             self.dir.display(),
             lines(errors)

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::handover::{READY, Sockets};
+use crate::say::tell;
 
 /// The first wait before a role is started again, doubled each time up to [`PAUSE_MAX`]: a role that cannot stay must not
 /// spin, and one that was killed must be back before its callers notice.
@@ -49,7 +50,7 @@ pub(crate) struct Role {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     /// It could not be started at all.
-    #[error("the {role} could not be started: {source}")]
+    #[error("the {role} could not be started")]
     Spawn {
         /// Which.
         role: &'static str,
@@ -124,7 +125,7 @@ async fn keep(role: Role, closing: CancellationToken, tell: oneshot::Sender<Resu
         if born.elapsed() > STAYED {
             pause = PAUSE_MIN;
         }
-        eprintln!("kybernis: the {} ended ({how}) and is started again; its log is {}", role.name, role.log.display());
+        tell!("kybernis: the {} ended ({how}) and is started again; its log is {}", role.name, role.log.display());
         tokio::select! {
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
             () = closing.cancelled() => return false,
@@ -180,7 +181,7 @@ async fn end(role: &Role, mut child: Child) -> bool {
         Ok(Ok(status)) => status.success(),
         Ok(Err(_)) => false,
         Err(_) => {
-            eprintln!("kybernis: the {} does not end and is killed; what it had under way turns in doubt", role.name);
+            tell!("kybernis: the {} does not end and is killed; what it had under way turns in doubt", role.name);
             let _ = child.kill().await;
             false
         }

@@ -1,6 +1,7 @@
 //! The supervisor: keeps ledger and sidecar alive as child processes beside a COMMAND, on sockets that outlive them.
 
 mod kept;
+mod place;
 mod seat;
 mod session;
 

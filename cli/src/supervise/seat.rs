@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::kept::{Kept, Role, StartError};
 use crate::handover::{Purpose, Sockets};
 use crate::home::{Home, HomeError, Ownership, Standing};
+use crate::say::tell;
 
 /// How long an owner without a ledger (one that starts, ends, or only reads) is waited for.
 const BUSY: Duration = Duration::from_secs(20);
@@ -46,7 +47,7 @@ pub(crate) enum SeatError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// No socket.
-    #[error("no socket for the ledger: {0}")]
+    #[error("no socket for the ledger")]
     Socket(#[from] io::Error),
     /// The ledger that runs there goes by other policies.
     #[error(
@@ -182,14 +183,17 @@ async fn follow(home: Home, program: PathBuf, standing: Standing, sockets: Socke
         () = closing.cancelled() => return,
     };
     let Ok(Ok(ownership)) = ownership else {
-        eprintln!("kybernis: the ledger's owner has gone and its place cannot be taken; calls are held and then refused");
+        tell!("kybernis: the ledger's owner has gone and its place cannot be taken; calls are held and then refused");
         return;
     };
     let standing = Standing { pid: std::process::id(), ..standing };
     match Running::start(&home, program, standing, sockets, ownership).await {
-        Err(error) => eprintln!("kybernis: the ledger could not be taken over, and calls are refused: {error}"),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tell!("kybernis: the ledger could not be taken over, and calls are refused: {error:#}");
+        }
         Ok(running) => {
-            eprintln!("kybernis: the run that ran the ledger has ended; this one runs it now");
+            tell!("kybernis: the run that ran the ledger has ended; this one runs it now");
             closing.cancelled().await;
             running.stop().await;
         }

@@ -1,30 +1,28 @@
 //! One workload under Kybernis: a place at the ledger, a token, a sidecar of its own, and what COMMAND must be told.
 
-use std::fs::{self, File};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use kybernis_core::ids::{AgentId, PersonId, RunId, TenantId};
 use kybernis_core::policy::Labels;
-use kybernis_ledger::Ledger;
 use kybernis_ledger::auth::{Claims, Role as Caller, TokenKey, Workload};
-use kybernis_sidecar::serve::Sidecar;
+use tokio::task::JoinSet;
 
-use super::kept::{Kept, Role};
+use super::kept::Kept;
+use super::place::Place;
 use super::seat::{Seat, Wanted};
 use crate::capture::environment::{Capture, Injected};
 use crate::capture::redirect::Namespace;
-use crate::capture::truststore;
 use crate::handover::{Purpose, Sockets};
 use crate::home::{Home, write_whole};
 
 /// Longer than any run: the token lies in a folder of the user's own, and dies with it.
 pub(crate) const TOKEN_LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-const SIDECARS: &str = "sidecars";
+/// How long a run that has ended stays to deliver what others left: a spool of outcomes takes seconds.
+const LEFTOVERS: Duration = Duration::from_secs(10);
 
 /// How this session's connections come in.
 #[derive(Debug)]
@@ -82,13 +80,6 @@ pub(crate) struct Settings {
     pub(crate) roots: Vec<PathBuf>,
 }
 
-/// A folder of one sidecar, locked for as long as its session lives.
-#[derive(Debug)]
-struct Place {
-    path: PathBuf,
-    _lock: File,
-}
-
 /// A session that stands.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -102,6 +93,7 @@ pub(crate) struct Session {
     roots: Vec<PathBuf>,
     instance: String,
     seat: Seat,
+    leftovers: JoinSet<()>,
     sidecar: Kept,
     place: Place,
 }
@@ -111,7 +103,7 @@ impl Session {
     pub(crate) async fn start(settings: Settings, capturing: Capturing, sockets: Sockets) -> anyhow::Result<Self> {
         let Settings { home, wanted, agent, labels, run, explicit_run, roots } = settings;
         let seat = Seat::take(&home, &wanted).await?;
-        deliver_leftovers(&home, &wanted.program, &seat);
+        let leftovers = deliver_leftovers(&home, &wanted.program, &seat);
         let tenant = seat.standing.namespace.clone();
         let instance = uuid::Uuid::new_v4().to_string();
         let workload = Workload { agent: agent.clone(), run: run.clone(), explicit_run, labels, instance: instance.clone() };
@@ -125,7 +117,7 @@ impl Session {
         };
         let token = TokenKey::open(home.path())?.mint(&claims);
         write_whole(&place.token(), token.as_bytes(), 0o600)?;
-        let role = place.role(&home, &wanted.program, seat.standing.grpc, capturing.mode(), &roots, sockets)?;
+        let role = place.role(&wanted.program, seat.standing.grpc, capturing.mode(), &roots, sockets)?;
         let sidecar = match Kept::start(role).await {
             Ok(sidecar) => sidecar,
             Err(error) => {
@@ -134,7 +126,7 @@ impl Session {
             }
         };
         place.write_trust_store()?;
-        Ok(Self { run, tenant, capturing, agent, roots, instance, seat, sidecar, place })
+        Ok(Self { run, tenant, capturing, agent, roots, instance, seat, leftovers, sidecar, place })
     }
 
     /// Where the ledger's HTTP API is.
@@ -167,115 +159,37 @@ impl Session {
     }
 
     /// Ends the sidecar, lets `last` read what the ledger has, and gives the place at the ledger up.
-    pub(crate) async fn end<T>(self, last: impl AsyncFnOnce() -> T) -> T {
+    pub(crate) async fn end<T>(mut self, last: impl AsyncFnOnce() -> T) -> T {
         self.sidecar.stop().await;
         self.place.clear();
+        // What other sessions left goes on waiting if it takes longer; their ends are not this COMMAND's to wait for.
+        let delivered = async { while self.leftovers.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LEFTOVERS, delivered).await;
         let read = last().await;
         self.seat.leave().await;
         read
     }
 }
 
-impl Place {
-    fn make(home: &Home, instance: &str) -> anyhow::Result<Self> {
-        let path = home.folder(Path::new(SIDECARS).join(instance))?;
-        Self::lock(path)?.context("the sidecar's folder is in use")
-    }
-
-    /// `None`: its session lives.
-    fn lock(path: PathBuf) -> anyhow::Result<Option<Self>> {
-        let lock = File::create(path.join("lock")).with_context(|| format!("{}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(Self { path, _lock: lock })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error.into()),
-        }
-    }
-
-    fn token(&self) -> PathBuf {
-        self.path.join("token")
-    }
-
-    fn bundle(&self) -> PathBuf {
-        self.path.join("bundle")
-    }
-
-    fn bundle_file(&self) -> PathBuf {
-        self.bundle().join(Sidecar::BUNDLE_FILE)
-    }
-
-    fn trust_store(&self) -> PathBuf {
-        self.bundle().join("trust.jks")
-    }
-
-    fn write_trust_store(&self) -> anyhow::Result<()> {
-        let bundle = self.bundle_file();
-        let pem = fs::read(&bundle).with_context(|| format!("the bundle {}", bundle.display()))?;
-        let store = truststore::from_pem(&pem).with_context(|| format!("the bundle {}", bundle.display()))?;
-        Ok(write_whole(&self.trust_store(), &store, 0o644)?)
-    }
-
-    fn role(
-        &self,
-        home: &Home,
-        program: &Path,
-        grpc: SocketAddr,
-        capture: Capture,
-        roots: &[PathBuf],
-        sockets: Sockets,
-    ) -> anyhow::Result<Role> {
-        let log = home.folder("logs")?.join("sidecar.log");
-        let mut args: Vec<std::ffi::OsString> = vec!["sidecar".into(), "--supervised".into()];
-        let address = format!("https://{grpc}");
-        let pairs: [(&str, std::ffi::OsString); 7] = [
-            ("--data", self.path.join("data").into()),
-            ("--bundle", self.bundle().into()),
-            ("--ledger", address.into()),
-            ("--ledger-ca", Ledger::ca_file(home.path()).into()),
-            ("--token-file", self.token().into()),
-            ("--capture", capture.as_str().into()),
-            ("--log-file", log.clone().into()),
-        ];
-        for (name, value) in pairs {
-            args.extend([name.into(), value]);
-        }
-        for root in roots {
-            args.extend(["--root".into(), root.into()]);
-        }
-        Ok(Role { name: "sidecar", program: program.into(), args, sockets, pid_file: self.path.join("sidecar.pid"), log })
-    }
-
-    /// Removes the folder, unless its spool holds what the ledger has not taken: a later session delivers that.
-    fn clear(&self) {
-        let spool = fs::read_dir(self.path.join("data/spool")).into_iter().flatten().filter_map(Result::ok);
-        let left = spool.filter(|entry| entry.metadata().is_ok_and(|about| about.len() > 0)).count();
-        if left > 0 {
-            eprintln!(
-                "kybernis: the ledger has not taken everything; {} holds the rest, and the next run delivers it",
-                self.path.display()
-            );
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::debug!(%error, "a sidecar's folder stays");
-        }
-    }
-}
-
 /// Sessions that were killed may have left outcomes: a sidecar without listeners delivers them, beside this session.
-fn deliver_leftovers(home: &Home, program: &Path, seat: &Seat) {
-    let folders = fs::read_dir(home.path().join(SIDECARS)).into_iter().flatten().filter_map(Result::ok);
-    let left = folders.filter_map(|entry| Place::lock(entry.path()).ok().flatten()).filter(|place| place.token().exists());
-    for place in left {
-        let role = place.role(home, program, seat.standing.grpc, Capture::Cooperative, &[], Sockets::default());
+fn deliver_leftovers(home: &Home, program: &Path, seat: &Seat) -> JoinSet<()> {
+    let mut delivering = JoinSet::new();
+    for place in Place::leftovers(home) {
+        if !place.token().exists() {
+            // No sidecar was ever started there.
+            place.clear();
+            continue;
+        }
+        let role = place.role(program, seat.standing.grpc, Capture::Cooperative, &[], Sockets::default());
         let Ok(role) = role else { continue };
-        tokio::spawn(async move {
+        delivering.spawn(async move {
             if let Ok(sidecar) = Kept::start(role).await {
                 sidecar.stop().await;
                 place.clear();
             }
         });
     }
+    delivering
 }
 
 /// The local user, as their decisions are recorded.

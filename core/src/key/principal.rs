@@ -19,43 +19,37 @@ pub fn is_credential(name: &str) -> bool {
     KEY_HEADERS.iter().chain(&OTHER_CREDENTIALS).any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// An HMAC of: a JWT's `iss` and `sub`; Basic's user; SigV4's access key id; else the credential header; else nothing.
+/// An HMAC of: a JWT's `iss` and `sub`; Basic's user; SigV4's access key id; else the credential header; else nothing. One
+/// that is named is named alone: a key beside it may be a session's.
 ///
 /// `headers` are lower-case names with their values. A token that rotates keeps its principal where it names one.
 pub fn principal<'h>(secret: &TenantSecret, headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Principal {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    for (name, value) in headers {
-        if name == "authorization" {
-            parts.extend(authorization(value));
-        } else if KEY_HEADERS.contains(&name) {
-            parts.extend([name.as_bytes().to_vec(), value.to_vec()]);
-        }
-    }
+    let mut credentials: Vec<_> = headers.filter(|(name, _)| *name == "authorization" || KEY_HEADERS.contains(name)).collect();
+    // A client may send them in any order.
+    credentials.sort_unstable();
+    let named = credentials.iter().filter(|(name, _)| *name == "authorization").find_map(|(_, value)| named(value));
+    let parts = named.unwrap_or_else(|| credentials.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]).collect());
     secret.principal_of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
-fn authorization(value: &[u8]) -> Vec<Vec<u8>> {
-    let named =
-        |kind: &str, names: &[&str]| std::iter::once(kind).chain(names.iter().copied()).map(|text| text.as_bytes().to_vec()).collect();
+/// Whom an `Authorization` names, whatever else it carries; `None` where the credential itself is all there is.
+fn named(value: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let parts = |kind: &str, names: &[&str]| {
+        Some(std::iter::once(kind).chain(names.iter().copied()).map(|text| text.as_bytes().to_vec()).collect())
+    };
     let text = String::from_utf8_lossy(value);
-    let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    let (scheme, rest) = text.trim().split_once(' ')?;
     let rest = rest.trim();
-    if scheme.eq_ignore_ascii_case("bearer")
-        && let Some((issuer, subject)) = jwt(rest)
-    {
-        return named("jwt", &[&issuer, &subject]);
+    if scheme.eq_ignore_ascii_case("bearer") {
+        let (issuer, subject) = jwt(rest)?;
+        parts("jwt", &[&issuer, &subject])
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        parts("basic", &[&basic(rest)?])
+    } else if scheme.eq_ignore_ascii_case("aws4-hmac-sha256") {
+        parts("sigv4", &[sigv4(rest)?])
+    } else {
+        None
     }
-    if scheme.eq_ignore_ascii_case("basic")
-        && let Some(user) = basic(rest)
-    {
-        return named("basic", &[&user]);
-    }
-    if scheme.eq_ignore_ascii_case("aws4-hmac-sha256")
-        && let Some(id) = sigv4(rest)
-    {
-        return named("sigv4", &[id]);
-    }
-    vec![b"authorization".to_vec(), value.to_vec()]
 }
 
 /// `iss` and `sub` of a JWT's payload; the signature is the far side's to check.

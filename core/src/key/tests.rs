@@ -135,6 +135,8 @@ fn a_principal_outlives_its_token() {
         format!("AWS4-HMAC-SHA256 Credential=AKID/20260101/eu/s3/aws4_request, SignedHeaders=host, Signature={signature}")
     };
     assert_eq!(who(&[("authorization", &sig("aa"))]), who(&[("authorization", &sig("bb"))]));
+    let ada = "Basic YWRhOnB3MQ==";
+    assert_eq!(who(&[("authorization", ada)]), who(&[("x-auth-token", "rotates"), ("authorization", ada)]), "a name stands alone");
 }
 
 #[test]
@@ -142,6 +144,9 @@ fn an_opaque_credential_is_its_own_principal_and_none_is_none() {
     assert_ne!(who(&[("authorization", "Bearer abc")]), who(&[("authorization", "Bearer abd")]));
     assert_ne!(who(&[("x-api-key", "1")]), who(&[("x-api-key", "2")]));
     assert_ne!(who(&[("x-api-key", "1")]), who(&[("api-key", "1")]));
+    let (gateway, user) = (("authorization", "Bearer gateway"), ("x-api-key", "1"));
+    assert_ne!(who(&[gateway, user]), who(&[gateway, ("x-api-key", "2")]), "a shared token names nobody");
+    assert_eq!(who(&[gateway, user]), who(&[user, gateway]));
     assert_eq!(who(&[]), who(&[("accept", "*/*")]));
 }
 

@@ -1,7 +1,7 @@
 //! KSP v1: the span events that proxy, SDK and ledger share.
 //!
 //! Members and closed sets are those of the published format. `ksp_version` is `ksp.v1`; `1` is read as the same. Members
-//! that the format does not name are kept in `attributes`.
+//! that the format does not name are left out.
 
 use std::collections::BTreeMap;
 

@@ -115,6 +115,8 @@ pub struct Decide {
     /// The effect went out already, while the ledger was away and policy said `failureMode: Open`, under this id. Its record
     /// takes the id: reports about its caller name it, and the far-side key was made of it.
     pub adopts: Option<EffectId>,
+    /// Every policy that selects the agent is in Audit mode: what the call meets is noted in its span and alters nothing.
+    pub audit: bool,
     /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win.
     pub notes: BTreeMap<String, String>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.

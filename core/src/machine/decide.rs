@@ -1,7 +1,7 @@
 //! Decide: everything that must hold before the first byte, in one append.
 
 use super::command::{Decide, Grant, Refuse, Reply};
-use super::effect::{Effect, EffectSpec, Fence};
+use super::effect::{Effect, EffectSpec, Fence, KeyLevel};
 use super::event::{Event, Fact};
 use super::gate::{self, Standing};
 use super::state::{Decided, State};
@@ -14,6 +14,9 @@ use crate::time::Timestamp;
 
 /// Most keys that one batch may claim: one append must stay small.
 pub const BATCH_MAX: usize = 256;
+
+/// The span attribute that says what a call in Audit mode met.
+const AUDIT_NOTE: &str = "audit_effect";
 
 pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Outcome {
     match state.decisions.get(&(decide.boot.clone(), decide.decision.clone())) {
@@ -39,12 +42,26 @@ pub(super) fn decide(state: &State, decide: &Decide, now: Timestamp, entropy: En
     // What this sidecar saw of its callers bears on what the call meets, so it is judged first.
     let seen = settle::observed(state, &decide.boot, &decide.observed, now);
     let mut outcome = match lookup::meets(&lookup::Known { state, seen: &seen }, decide, now) {
+        Some(reply) if decide.audit => admit(state, &beside(decide, &reply), now, entropy),
         Some(reply) => Outcome::reply(reply),
         None => admit(state, decide, now, entropy),
     };
     let before = seen.into_iter().chain(opened.filter(|_| !outcome.events.is_empty()));
     outcome.events.splice(0..0, before);
     outcome
+}
+
+/// The same call as it goes in Audit mode beside what it meets: it claims nothing, and its span says what would have been.
+fn beside(decide: &Decide, met: &Reply) -> Decide {
+    let would = match met {
+        Reply::Replay(replay) => format!("replay: the answer of span {}", replay.span),
+        Reply::Refuse(refuse) => format!("refuse: {}: {}", refuse.code.as_str(), refuse.detail),
+        Reply::Wait { effect } => format!("wait: for effect {effect}, which is in flight"),
+        Reply::Grant(_) | Reply::Renewed { .. } | Reply::Settled { .. } | Reply::SpansAcked { .. } | Reply::Done => String::new(),
+    };
+    let mut beside = Decide { level: KeyLevel::Derived, keys: Vec::new(), ..decide.clone() };
+    beside.notes.insert(AUDIT_NOTE.to_owned(), would);
+    beside
 }
 
 fn refuse(code: Code, detail: &str) -> Outcome {

@@ -8,7 +8,7 @@
 //!                              └───────── anything else, lease lost ────▶ IN_DOUBT ── proof, probe or person ──▶ COMPLETED | NOT_SENT
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -249,8 +249,12 @@ pub struct Effect {
     pub caller_gone: bool,
     /// The gate that asks a person to settle it.
     pub resolution: Option<GateId>,
-    /// Grants that are proven to have been executed although a later one was made: each is an alarm once.
-    pub duplicates: BTreeSet<Fence>,
+    /// Earlier grants whose end no proof settled, and who held them: a probe or a person freed the key, and may have erred.
+    pub unproven: BTreeMap<Fence, BootId>,
+    /// Grants that are proven to have been executed although a later one was made. The key does not become free again.
+    pub proven_late: BTreeSet<Fence>,
+    /// When it last left a grant's flight or doubt.
+    pub settled_at: Timestamp,
     /// When the ledger last asked a sidecar to probe it; memory only.
     pub probed_at: Option<Timestamp>,
 }

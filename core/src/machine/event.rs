@@ -59,6 +59,9 @@ pub enum Fact {
         fingerprint: Option<Fingerprint>,
         /// The approval that is given back.
         approval_returned: Option<GateId>,
+        /// The older grant that is proven to have been executed, where that is what settles it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proven_late: Option<Fence>,
         /// SPAN_END; absent when the span ended before (late evidence).
         end: Option<Box<SpanEnd>>,
     },

@@ -52,7 +52,7 @@ impl Due for Effect {
             EffectState::Completed { at, .. } => Some(at.after(self.spec.retention)),
             EffectState::Tombstone { since } => Some(since.after(TOMBSTONE)),
             // A free record is kept as long as a tombstone would be, because late evidence may still speak of its grant.
-            EffectState::Rejected { .. } | EffectState::NotSent { .. } => Some(self.granted_at.after(TOMBSTONE)),
+            EffectState::Rejected { .. } | EffectState::NotSent { .. } => Some(self.settled_at.after(TOMBSTONE)),
         }
     }
 }

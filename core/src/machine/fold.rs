@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::Seen;
-use super::effect::{Effect, EffectSpec, EffectState, Fence};
+use super::effect::{Effect, EffectSpec, EffectState, Fence, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{Gate, GateKind, GatePhase, GateSpec, Vote};
 use super::run::{Run, Tally, chain, count};
@@ -37,8 +37,11 @@ impl State {
             Fact::EffectGranted { spec, fence, generation, boot, decision, lease, .. } => {
                 self.granted(spec, *fence, *generation, (boot.clone(), decision.clone()), ts, *lease);
             }
-            Fact::EffectSettled { effect, fence, outcome, fingerprint, approval_returned, .. } => {
+            Fact::EffectSettled { effect, fence, outcome, fingerprint, approval_returned, proven_late, .. } => {
                 self.settled(effect, *fence, outcome, *fingerprint, ts);
+                if let (Some(mut effect), Some(fence)) = (self.effects.get_mut(effect), proven_late) {
+                    effect.proven_late.insert(*fence);
+                }
                 if let Some(gate) = approval_returned {
                     self.return_approval(gate, effect, ts);
                 }
@@ -69,7 +72,7 @@ impl State {
             }
             Fact::DuplicateObserved { effect, fence, .. } => {
                 if let Some(mut effect) = self.effects.get_mut(effect) {
-                    effect.duplicates.insert(*fence);
+                    effect.proven_late.insert(*fence);
                 }
             }
         }
@@ -141,7 +144,13 @@ impl State {
         }
         self.use_approval(spec.approval.as_ref(), &id);
         self.decided(holder.0.clone(), holder.1.clone(), Decided::Granted(id.clone()), ts);
-        let duplicates = self.take(&id).map(|before| before.duplicates).unwrap_or_default();
+        let (mut unproven, mut proven_late) = (BTreeMap::new(), BTreeSet::new());
+        if let Some(before) = self.take(&id) {
+            (unproven, proven_late) = (before.unproven, before.proven_late);
+            if matches!(&before.state, EffectState::NotSent { by } if *by != SettledBy::Proof) {
+                unproven.insert(before.fence, before.holder.0);
+            }
+        }
         if let Some(mut run) = self.runs.get_mut(&spec.run) {
             run.effects_on_record += 1;
         }
@@ -156,7 +165,9 @@ impl State {
             read: false,
             caller_gone: false,
             resolution: None,
-            duplicates,
+            unproven,
+            proven_late,
+            settled_at: ts,
             probed_at: None,
         };
         self.effects.insert(id, effect);
@@ -166,6 +177,7 @@ impl State {
         let Some(mut effect) = self.effects.get_mut(id).filter(|effect| effect.fence == fence) else { return };
         let (was_in_doubt, was_free) = (effect.is_in_doubt(), effect.is_free());
         effect.spec.fingerprint = effect.spec.fingerprint.or(fingerprint);
+        effect.settled_at = ts;
         effect.state = match outcome.clone() {
             Settled::Completed { answer, by } => EffectState::Completed { at: ts, answer, by },
             Settled::Rejected { status } => EffectState::Rejected { status },

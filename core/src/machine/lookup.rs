@@ -25,7 +25,7 @@ impl Known<'_> {
     }
 
     fn is_unread(&self, effect: &Effect) -> bool {
-        let read = !effect.is_unread() || self.saw(effect, Seen::Read);
+        let read = effect.read || self.saw(effect, Seen::Read);
         (!read || broken("read_goes_through")) && !broken("unread_replays")
     }
 
@@ -95,11 +95,21 @@ fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Repl
         return Some(in_flight(effect, decide));
     }
     let same_principal = |effect: &&Effect| effect.spec.principal == decide.principal;
-    alike().filter(same_principal).find(|effect| replays_by_meaning(known, effect, decide, now)).map(replay)
+    let repeated = alike().filter(same_principal).find(|effect| repeats_by_meaning(known, effect, decide, now))?;
+    Some(if matches!(repeated.state, EffectState::Tombstone { .. }) { expired(repeated) } else { replay(repeated) })
 }
 
-fn replays_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
-    let EffectState::Completed { at, .. } = &effect.state else { return false };
+/// Whether the call surely repeats this effect, which is done. One whose answer is no longer kept is none the less done.
+fn repeats_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
+    let age = match &effect.state {
+        EffectState::Completed { at, .. } => now.since(*at),
+        EffectState::Tombstone { since } if !broken("a_tombstone_is_met_by_meaning") => Millis::new(now.since(*since).get().saturating_add(effect.spec.retention.get())),
+        EffectState::Tombstone { .. }
+        | EffectState::Dispatched
+        | EffectState::Rejected { .. }
+        | EffectState::NotSent { .. }
+        | EffectState::InDoubt { .. } => return false,
+    };
     if known.is_unread(effect) && (effect.spec.run == decide.run || known.is_gone(effect)) {
         return true;
     }
@@ -108,7 +118,7 @@ fn replays_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: 
         && decide.level == KeyLevel::Derived
         && effect.spec.level == KeyLevel::Derived
         && effect.spec.run == decide.run
-        && now.since(*at) <= decide.derived_window
+        && age <= decide.derived_window
 }
 
 /// 423 with the gate's name, and the far side's status where there was one.

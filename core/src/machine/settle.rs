@@ -25,7 +25,7 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     let proves_execution = matches!(settle.outcome, SettleOutcome::Completed(_));
     if settle.fence < effect.fence {
         return if proves_execution && !broken("late_proof_is_an_alarm") {
-            duplicate(effect, settle.fence, now)
+            late_proof(state, effect, settle.fence, Some(&settle.boot), now)
         } else {
             stands(effect, false)
         };
@@ -144,8 +144,13 @@ fn push(
     into: &mut Outcome,
 ) {
     let id = effect.spec.effect.clone();
+    // What an older grant is proven to have done is done, whatever becomes of this one.
+    let frees = matches!(outcome, Settled::NotSent { .. } | Settled::Rejected { .. });
+    let is_done = !effect.proven_late.is_empty() && !broken("late_proof_closes_the_key");
+    let outcome = if frees && is_done { Settled::Completed { answer: None, by: SettledBy::Proof } } else { outcome };
     let in_doubt = matches!(outcome, Settled::InDoubt { .. });
-    let fact = Fact::EffectSettled { effect: id.clone(), fence, outcome, fingerprint, approval_returned, end: end.map(Box::new) };
+    let end = end.map(Box::new);
+    let fact = Fact::EffectSettled { effect: id.clone(), fence, outcome, fingerprint, approval_returned, proven_late: None, end };
     into.events.push(Event { ts: now, fact });
     into.actions.push(Action::Wake { effect: id });
     if in_doubt && effect.spec.probe.is_none() && effect.resolution.is_none() {
@@ -180,13 +185,40 @@ pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, int
     into.actions.push(Action::GateOpened { gate });
 }
 
-/// A grant older than the last one is proven to have been executed: an alarm, once, whatever the effect's state is.
-fn duplicate(effect: &Effect, fence: Fence, now: Timestamp) -> Outcome {
+/// A grant older than the last one is proven to have been executed: an alarm, once, unless the only later one is proven not to
+/// have been sent. Where the key is free, it no longer is. `holder` is who says so; a probe's word is the ledger's own question
+/// answered.
+fn late_proof(state: &State, effect: &Effect, fence: Fence, holder: Option<&BootId>, now: Timestamp) -> Outcome {
     let mut outcome = Outcome::reply(Reply::Settled { stands: false, gate: None });
-    if !effect.duplicates.contains(&fence) {
+    if effect.proven_late.contains(&fence) {
+        return outcome;
+    }
+    let is_holders = effect.unproven.get(&fence).is_some_and(|known| holder.is_none_or(|holder| holder == known));
+    let is_unsent = matches!(effect.state, EffectState::NotSent { by: SettledBy::Proof });
+    let is_alone = is_holders && is_unsent && fence.next() == effect.fence && !is_superseded(state, effect);
+    if !is_alone {
         alarm(effect, fence, now, &mut outcome);
     }
+    if is_holders && effect.is_free() && !broken("late_proof_closes_the_key") {
+        settled_by_proof(effect, fence, now, &mut outcome);
+    }
     outcome
+}
+
+/// The effect is on record as executed by an older grant than the last, whose answer is not this record's to replay.
+fn settled_by_proof(effect: &Effect, proven: Fence, now: Timestamp, into: &mut Outcome) {
+    let id = effect.spec.effect.clone();
+    let fact = Fact::EffectSettled {
+        effect: id.clone(),
+        fence: effect.fence,
+        outcome: Settled::Completed { answer: None, by: SettledBy::Proof },
+        fingerprint: None,
+        approval_returned: None,
+        proven_late: Some(proven),
+        end: None,
+    };
+    into.events.push(Event { ts: now, fact });
+    into.actions.push(Action::Wake { effect: id });
 }
 
 fn alarm(effect: &Effect, fence: Fence, now: Timestamp, into: &mut Outcome) {
@@ -271,7 +303,7 @@ pub(super) fn observed(state: &State, boot: &BootId, seen: &[Observation], now: 
 pub(super) fn evidence(state: &State, evidence: &Evidence, now: Timestamp) -> Outcome {
     let Some(effect) = state.effect(&evidence.effect) else { return Outcome::default() };
     if evidence.finding == Finding::Executed && evidence.fence < effect.fence {
-        return Outcome { reply: Reply::Done, ..duplicate(effect, evidence.fence, now) };
+        return Outcome { reply: Reply::Done, ..late_proof(state, effect, evidence.fence, None, now) };
     }
     if evidence.fence != effect.fence {
         return Outcome::default();

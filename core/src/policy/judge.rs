@@ -9,6 +9,7 @@ use super::selector::Labels;
 use super::settings::Settings;
 use super::tool::EffectiveTool;
 use crate::cel::{Expression, Facts};
+use crate::mutation::broken;
 use crate::reason::Code;
 
 /// What the policies say about a call.
@@ -166,7 +167,7 @@ impl AgentPolicy {
 
     /// The verdict on a call. The strictest of all answers wins; of equals the cluster's, then the first by name.
     pub fn judge(&self, call: &CallHead, tool: &EffectiveTool, facts: &Facts) -> Judgement {
-        let mut decided: Option<AuditNote> = None;
+        let mut decided: Option<(Level, AuditNote)> = None;
         let mut audit = Vec::new();
         for policy in self.policies() {
             for note in findings(policy, call, tool, facts) {
@@ -174,15 +175,17 @@ impl AgentPolicy {
                     Mode::Audit if note.verdict != Verdict::Allow => audit.push(note),
                     Mode::Audit => {}
                     Mode::Enforce => {
-                        if decided.as_ref().is_none_or(|so_far| note.verdict.strength() > so_far.verdict.strength()) {
-                            decided = Some(note);
-                        }
+                        let level = policy.policy.origin.level;
+                        decided = Some(match decided.take() {
+                            Some(so_far) => stricter(so_far, (level, note)),
+                            None => (level, note),
+                        });
                     }
                 }
             }
         }
         match decided {
-            Some(AuditNote { verdict, policy_id, reason }) => Judgement { verdict, policy_id, reason, audit },
+            Some((_, AuditNote { verdict, policy_id, reason })) => Judgement { verdict, policy_id, reason, audit },
             None => Judgement { verdict: Verdict::Allow, policy_id: String::new(), reason: None, audit },
         }
     }
@@ -198,6 +201,19 @@ impl AgentPolicy {
             mine.map(move |rule| (policy, rule))
         })
     }
+}
+
+/// The stricter of two answers, `one` being of a policy that comes first. Where both ask for an approval the cluster's people are
+/// asked, and as many as either wants: a namespace cannot put its own in their place.
+fn stricter(mut one: (Level, AuditNote), other: (Level, AuditNote)) -> (Level, AuditNote) {
+    if let ((Level::Cluster, note), (Level::Namespace, more)) = (&mut one, &other)
+        && let (Verdict::RequireApproval(approval), Verdict::RequireApproval(more)) = (&mut note.verdict, &more.verdict)
+        && !broken("a_namespace_only_tightens_an_approval")
+    {
+        approval.required = approval.required.max(more.required);
+        return one;
+    }
+    if other.1.verdict.strength() > one.1.verdict.strength() { other } else { one }
 }
 
 /// Everything that one policy says about a call.

@@ -2,7 +2,7 @@
 //! the cluster has delegated.
 
 use super::host::{Host, HostPattern};
-use super::model::{Delegate, DerivedKeys, DerivedMode, FailureMode, Level, Policy};
+use super::model::{Delegate, DerivedKeys, DerivedMode, FailureMode, Level, Mode, Policy};
 use crate::time::Millis;
 
 /// Body bytes buffered for expressions where no policy says more.
@@ -19,6 +19,9 @@ pub struct Settings {
     pub body_bytes: u64,
     /// How far derived keys act.
     pub derived_keys: DerivedKeys,
+    /// Every policy that selects the agent, and there is one, is in Audit mode: nothing is refused, changed or replayed, and the
+    /// spans say what would have been.
+    pub audit: bool,
     uninspected: Vec<HostPattern>,
 }
 
@@ -33,7 +36,9 @@ impl Settings {
         let is_open = !closed && open.clone().any(|word| word == FailureMode::Open);
         let may_tunnel = delegated(Delegate::Uninspected);
         let own = at(Level::Namespace).filter(|_| may_tunnel);
+        let mut modes = policies.clone().map(|policy| policy.mode).peekable();
         Self {
+            audit: modes.peek().is_some() && modes.all(|mode| mode == Mode::Audit),
             failure_mode: if is_open { FailureMode::Open } else { FailureMode::Closed },
             body_bytes: policies.clone().filter_map(|policy| policy.body_bytes).max().unwrap_or(DEFAULT_BODY_BYTES),
             derived_keys: derived(policies.clone().filter_map(|policy| policy.derived_keys)),

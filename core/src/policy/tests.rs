@@ -315,6 +315,20 @@ mod verdicts {
     }
 
     #[test]
+    fn a_namespace_cannot_put_its_own_people_in_the_place_of_the_clusters() {
+        let check = |cluster: u32, own: u32, expect: (&str, u32)| {
+            let mine = json!({"RequireApproval": {"required": own, "class": "own-team", "expires_after": 1, "hold_for": 0}});
+            let (theirs, mine) = (rule("theirs", json!({}), None, approval(cluster)), rule("mine", json!({}), None, mine));
+            let set = compiled(&[], &[policy(OWN, "a", &[mine], json!({})), policy(CLUSTER, "b", &[theirs], json!({}))], &[]);
+            let judged = judge(&set, &call("POST", "a.example.com", "/"), &json!({}));
+            let Verdict::RequireApproval(rule) = judged.verdict else { panic!("{:?}", judged.verdict) };
+            assert_eq!((rule.class.as_str(), rule.required), expect);
+        };
+        check(1, 2, ("desk-heads", 2));
+        check(2, 1, ("desk-heads", 2));
+    }
+
+    #[test]
     fn a_rule_fires_where_its_scope_and_its_expression_say() {
         let orders = tool(OWN, "orders", json!([{"hosts": ["broker.example.com"], "methods": ["POST"]}]), json!({}), Value::Null);
         let large = rule("large", json!({"tools": ["orders"]}), Some(LARGE), approval(2));
@@ -377,6 +391,11 @@ mod verdicts {
         assert_eq!((judged.verdict, judged.policy_id.as_str(), judged.reason), (Verdict::Allow, "", None));
         let notes: Vec<_> = judged.audit.iter().map(|note| (note.policy_id.as_str(), note.verdict.clone())).collect();
         assert_eq!(notes, [("trading/deny", Verdict::Deny(Denial::Rule)), ("trading/broken", Verdict::Deny(Denial::Error))]);
+        let audits = |modes: &[&str]| {
+            let policies: Vec<_> = modes.iter().zip('a'..).map(|(mode, n)| policy(OWN, &n.to_string(), &[], json!({"mode": mode}))).collect();
+            compiled(&[], &policies, &[]).for_agent(&Labels::new()).settings().audit
+        };
+        assert_eq!((audits(&["Audit", "Audit"]), audits(&["Audit", "Enforce"]), audits(&[])), (true, false, false));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Ledger {
             };
             let open = effect.is_in_flight() || effect.is_in_doubt();
             let lease = open.then_some((effect.lease_until, effect.granted_at, effect.probed_at));
-            let seen = (effect.read, effect.caller_gone, &effect.duplicates, &effect.resolution);
+            let seen = (effect.read, effect.caller_gone, &effect.proven_late, &effect.resolution);
             let _ = write!(view, "{}{state}{fence}{generation}{holder:?}{lease:?}{seen:?};", effect.spec.effect);
         }
         for gate in self.state.gates() {

@@ -123,11 +123,11 @@ fn with_a_careless_person() -> Vec<Property<Orders>> {
         }),
         Property::always("a permit is sent once", |_, world: &World| !world.far.sent_twice),
         Property::always("a second execution that both grants prove is an alarm", |_, world: &World| {
-            world.far.proven.len() <= 1 || world.ledger.state.effects().any(|effect| !effect.duplicates.is_empty())
+            world.far.proven.len() <= 1 || world.ledger.state.effects().any(|effect| !effect.proven_late.is_empty())
         }),
         Property::always("at rest all is settled or visibly in doubt", is_settled_or_visibly_in_doubt_at_rest),
         Property::sometimes("a duplicate is observed", |_, world: &World| {
-            world.ledger.state.effects().any(|effect| !effect.duplicates.is_empty())
+            world.ledger.state.effects().any(|effect| !effect.proven_late.is_empty())
         }),
     ]
 }

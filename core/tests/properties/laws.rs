@@ -149,7 +149,10 @@ pub(crate) fn terminal_outcomes_stand(t: &Transition<'_>) -> Result<(), String> 
             EffectState::Dispatched | EffectState::InDoubt { .. } => true,
             EffectState::Completed { at, by: SettledBy::Proof, .. } => stands || drops(*at),
             EffectState::Completed { at, .. } => stands || proven || drops(*at),
-            EffectState::Rejected { .. } | EffectState::NotSent { by: SettledBy::Proof } => stands || granted_again,
+            EffectState::Rejected { .. } | EffectState::NotSent { by: SettledBy::Proof } => {
+                let is_late_proof = matches!(after.state, EffectState::Completed { answer: None, by: SettledBy::Proof, .. });
+                stands || granted_again || is_late_proof && !before.unproven.is_empty()
+            }
             EffectState::NotSent { .. } => {
                 stands || granted_again || executed || matches!(after.state, EffectState::NotSent { by: SettledBy::Proof })
             }
@@ -189,12 +192,21 @@ pub(crate) fn proof_of_execution_is_heard(t: &Transition<'_>) -> Result<(), Stri
         .filter(|event| matches!(&event.fact, Fact::DuplicateObserved { effect, fence: proven, .. } if effect == id && *proven == fence))
         .count();
     if before.fence > fence {
-        return check(alarms == 1 && after.state == before.state, || {
-            format!(
-                "{id} {fence:?}: proven executed after a later grant; {alarms} alarms on record; {:?} became {:?}",
-                before.state, after.state
-            )
-        });
+        let is_known = before.proven_late.contains(&fence);
+        let is_closed = matches!(after.state, EffectState::Completed { answer: None, by: SettledBy::Proof, .. });
+        let may_close = before.is_free() && before.unproven.contains_key(&fence);
+        let is_sent_later = !matches!(before.state, EffectState::NotSent { by: SettledBy::Proof }) || before.fence.get() != fence.get() + 1;
+        return check(
+            after.proven_late.contains(&fence)
+                && (is_known || alarms == 1 || may_close && !is_sent_later)
+                && if may_close { is_closed } else { after.state == before.state },
+            || {
+                format!(
+                    "{id} {fence:?}: proven executed after a later grant; {alarms} alarms on record; {:?} became {:?}",
+                    before.state, after.state
+                )
+            },
+        );
     }
     // Another batch may have taken some of its keys meanwhile.
     let is_superseded = before.is_free() && !settled_for_good && t.world.has_later_dispatch(id, fence);

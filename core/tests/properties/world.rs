@@ -171,6 +171,7 @@ impl World {
             approval: call.approval.map(|(digest, required)| approval(digest, required)),
             attempt: 1,
             adopts: None,
+            audit: false,
             notes: BTreeMap::new(),
             observed: observed.collect(),
             lease: LEASE,
@@ -250,18 +251,15 @@ impl World {
                 }
             }
             Command::Evidence(found) if found.finding == Finding::Executed => {
-                let is_free = before.effect(&found.effect).is_some_and(|effect| effect.fence == found.fence && effect.is_free());
-                let mine = |grant: &&mut Granted| grant.effect == found.effect && grant.fence == found.fence;
-                self.grants.iter_mut().filter(mine).for_each(|grant| grant.proven_late |= is_free);
+                self.proven_late(before, &found.effect, found.fence);
             }
             Command::Settle(settle) => {
-                let is_free = before.effect(&settle.effect).is_some_and(|effect| effect.fence == settle.fence && effect.is_free());
                 let mut mine = self.grants.iter_mut().filter(|grant| grant.effect == settle.effect && grant.fence == settle.fence);
                 if let (Some(grant), SettleOutcome::Completed(answer)) = (mine.next(), &settle.outcome)
                     && grant.ask.boot == settle.boot
                 {
                     grant.first_answer.get_or_insert_with(|| answer.clone());
-                    grant.proven_late |= is_free;
+                    self.proven_late(before, &settle.effect, settle.fence);
                 }
             }
             _ => {}
@@ -271,6 +269,15 @@ impl World {
                 self.state.note_probe(effect, now);
             }
         }
+    }
+}
+
+impl World {
+    /// Proof of execution for a free record: its last grant is where the record ends.
+    fn proven_late(&mut self, before: &State, id: &EffectId, fence: Fence) {
+        let last = before.effect(id).filter(|effect| effect.is_free() && fence <= effect.fence).map(|effect| effect.fence);
+        let ends = |grant: &&mut Granted| grant.effect == *id && Some(grant.fence) == last;
+        self.grants.iter_mut().filter(ends).for_each(|grant| grant.proven_late = true);
     }
 }
 

@@ -95,7 +95,7 @@ pub struct RuleSpec {
     pub when: Option<String>,
     /// What it says.
     pub verdict: VerdictSpec,
-    /// For verdict RequireApproval: who must agree.
+    /// For verdict RequireApproval: who must agree. Where a rule of the cluster asks too, its class decides and the larger number.
     pub approval: Option<ApprovalSpec>,
     /// For the caller.
     #[schemars(length(max = 1024))]

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 #[derive(Clone, Debug)]
 pub struct Call {
     method: &'static str,
+    /// A path at the test's far side, or a whole URL.
     path: String,
     headers: Vec<(String, String)>,
     body: String,
@@ -52,7 +53,9 @@ impl Call {
     }
 
     fn request(&self, far: SocketAddr) -> Request<Full<Bytes>> {
-        let mut request = Request::builder().method(self.method).uri(format!("http://{far}{}", self.path)).header("host", far.to_string());
+        let url = if self.path.starts_with('/') { format!("http://{far}{}", self.path) } else { self.path.clone() };
+        let host = url.split('/').nth(2).unwrap_or_default().to_owned();
+        let mut request = Request::builder().method(self.method).uri(url).header("host", host);
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -69,6 +72,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, as far as it came.
     pub body: String,
+    /// The trailers behind it.
+    pub trailers: HeaderMap,
     /// The message was broken off.
     pub broken: bool,
 }
@@ -115,8 +120,8 @@ impl Connection {
         let response = self.sender.send_request(call.request(self.far)).await;
         let response = response.unwrap_or_else(|error| panic!("the proxy gave no answer: {error}"));
         let (head, body) = response.into_parts();
-        let (body, broken) = read(body).await;
-        Answer { status: head.status.as_u16(), headers: head.headers, body, broken }
+        let (body, trailers, broken) = read(body).await;
+        Answer { status: head.status.as_u16(), headers: head.headers, body, trailers, broken }
     }
 
     /// Makes a call and goes away without waiting for its answer, once `sent` is over.
@@ -136,13 +141,14 @@ impl Connection {
     }
 }
 
-async fn read(mut body: hyper::body::Incoming) -> (String, bool) {
-    let mut bytes = Vec::new();
+async fn read(mut body: hyper::body::Incoming) -> (String, HeaderMap, bool) {
+    let (mut bytes, mut trailers, mut broken) = (Vec::new(), HeaderMap::new(), false);
     while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref())),
-            Err(_) => return (String::from_utf8_lossy(&bytes).into_owned(), true),
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => bytes.extend_from_slice(&data),
+            Ok(Err(frame)) => trailers = frame.into_trailers().unwrap_or_default(),
+            Err(_) => broken = true,
         }
     }
-    (String::from_utf8_lossy(&bytes).into_owned(), false)
+    (String::from_utf8_lossy(&bytes).into_owned(), trailers, broken)
 }

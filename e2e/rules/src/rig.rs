@@ -42,6 +42,7 @@ pub struct Rig {
     http: TcpListener,
     sidecar: Option<Sidecar>,
     listener: TcpListener,
+    roots: Vec<PathBuf>,
 }
 
 fn in_force(manifests: &str) -> InForce {
@@ -60,6 +61,11 @@ fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 impl Rig {
     /// Everything stands and is ready. `FAR` in the manifests is the far side's address.
     pub async fn start(manifests: &str) -> Self {
+        Self::start_trusting(manifests, Vec::new()).await
+    }
+
+    /// The same beside far sides under CAs of their own.
+    pub async fn start_trusting(manifests: &str, roots: Vec<PathBuf>) -> Self {
         let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_test_writer().try_init();
         let far = FarSide::start().await.unwrap_or_else(|error| panic!("no socket: {error}"));
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("no socket: {error}"));
@@ -74,6 +80,7 @@ impl Rig {
             http,
             sidecar: None,
             listener,
+            roots,
         };
         rig.start_ledger().await;
         rig.start_sidecar(None).await;
@@ -139,7 +146,7 @@ impl Rig {
             admin: None,
             data: folder.join("data"),
             bundle: folder.join("bundle"),
-            roots: Vec::new(),
+            roots: self.roots.clone(),
             control: control::Settings {
                 address: format!("https://{}", self.grpc.local_addr().unwrap_or_else(|error| panic!("no address: {error}"))),
                 server_name: Ledger::SERVER_NAME.to_owned(),
@@ -158,6 +165,15 @@ impl Rig {
         if let Some(sidecar) = self.sidecar.take() {
             sidecar.stop().await;
         }
+    }
+
+    /// Sends the ledger these pieces of a call as the sidecar would, then breaks the connection.
+    pub async fn send_and_break(&self, method: &str, pieces: &[Vec<u8>]) {
+        let token = std::fs::read_to_string(self.data.path().join("sidecar/token")).unwrap_or_else(|error| panic!("no token: {error}"));
+        let ledger = self.grpc.local_addr().unwrap_or_else(|error| panic!("no address: {error}"));
+        let ca = Ledger::ca_file(&self.ledger_data());
+        let sent = crate::control::send_and_break(ledger, Ledger::SERVER_NAME, &ca, &token, method, pieces).await;
+        sent.unwrap_or_else(|error| panic!("{method}: {error:?}"));
     }
 
     /// Another policy.
@@ -220,6 +236,29 @@ impl Rig {
         let word = DecideGate { gate: name::<GateId>(gate), digest: None, person: name(person), verdict, reason: "checked".to_owned() };
         let said = self.ledger().engine().decide_gate(word).await;
         said.unwrap_or_else(|error| panic!("the ledger does not answer: {error}")).unwrap_or_else(|refuse| panic!("refused: {refuse:?}"));
+    }
+
+    /// Waits until the events of a run hold each of these texts.
+    pub async fn noted(&self, run: &str, texts: &[&str]) {
+        let began = std::time::Instant::now();
+        for text in texts {
+            while !self.has_noted(run, text).await {
+                assert!(began.elapsed() < PATIENCE, "{text:?} is never noted: {}", self.written(run).await);
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Whether the events of a run hold this text by now.
+    pub async fn has_noted(&self, run: &str, text: &str) -> bool {
+        self.written(run).await.contains(text)
+    }
+
+    async fn written(&self, run: &str) -> String {
+        let events = self.ledger().engine().run_events(name(run), 0, 10_000).await;
+        let events = events.unwrap_or_else(|error| panic!("the ledger does not answer: {error}"));
+        let events = events.unwrap_or_else(|error| panic!("the journal cannot be read: {error}"));
+        serde_json::to_string(&events).unwrap_or_else(|error| panic!("events that cannot be written: {error}"))
     }
 
     /// The span events of a run, as they are on record.

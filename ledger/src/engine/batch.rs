@@ -17,7 +17,8 @@ pub(super) enum Ask {
     Decide(Box<Waiting>),
     /// A command that is answered at once.
     Command {
-        /// The agent whose effects it may touch; `None` where the command names no effect.
+        /// The agent under whose grants it speaks. `None` where something else binds it: a boot, which is one agent's own, a
+        /// person, a run, or the ledger itself.
         by: Option<AgentId>,
         command: Command,
         blobs: Vec<Blob>,

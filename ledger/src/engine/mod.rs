@@ -7,6 +7,8 @@
 //! ```
 
 mod batch;
+mod errands;
+mod grantees;
 mod index;
 mod presence;
 mod waiting;
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, BootId, EffectId, PolicyDigest, RunId};
 use kybernis_core::machine::{
-    Abandon, Command, DecideGate, EnterRun, Event, Evidence, Fence, Observe, Refuse, Renew, Reply, Settle, Spans, State,
+    Abandon, Command, DecideGate, Effect, EnterRun, Event, Evidence, Fence, KeyLevel, Observe, Refuse, Renew, Reply, Settle, Spans, State,
 };
 use kybernis_core::reason::Code;
 use kybernis_core::time::{Millis, Timestamp};
@@ -75,7 +77,7 @@ pub enum EngineError {
     Vault(#[from] VaultError),
 }
 
-/// Why a call has no answer: the engine has stopped, or it may not be asked by this caller.
+/// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The writer is gone; nothing is known about the call's fate.
@@ -176,8 +178,8 @@ impl Engine {
     }
 
     /// Keeps leases; returns those that are lost.
-    pub async fn renew(&self, by: AgentId, renew: Renew) -> Result<Vec<(EffectId, Fence)>, CallError> {
-        match self.command(Some(by), Command::Renew(renew), Vec::new()).await? {
+    pub async fn renew(&self, renew: Renew) -> Result<Vec<(EffectId, Fence)>, CallError> {
+        match self.command(None, Command::Renew(renew), Vec::new()).await? {
             Reply::Renewed { lost } => Ok(lost),
             _ => Ok(Vec::new()),
         }
@@ -245,11 +247,12 @@ impl Engine {
         Ok(index::read(&*self.journal, places, after).await)
     }
 
-    /// The stored body of a completed effect; `None` when there is none, or it belongs to another agent.
+    /// The stored body of a completed effect; `None` when there is none, or it is not for this agent: a tool's own key is the
+    /// whole tenant's, and so is the answer that a repeat under it gets; every other is its agent's alone.
     pub async fn body(&self, by: AgentId, effect: EffectId, fence: Fence) -> Result<Result<Option<Vec<Vec<u8>>>, EngineError>, CallError> {
         let id = effect.clone();
-        let is_theirs = self.read(move |state| state.effect(&id).is_some_and(|effect| effect.spec.agent == by)).await?;
-        if !is_theirs {
+        let may_see = move |effect: &Effect| effect.spec.agent == by || effect.spec.level == KeyLevel::Tool;
+        if !self.read(move |state| state.effect(&id).is_some_and(may_see)).await? {
             return Ok(Ok(None));
         }
         let key = blob_key(&effect, fence);

@@ -1,7 +1,7 @@
 //! The writer's task: batch after batch, one append each.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kybernis_core::ids::{AgentId, PolicyDigest};
@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::batch::{Answer, Ask, Look};
+use super::errands::stale_answers;
+use super::grantees::Grantees;
 use super::index::{self, Index};
 use super::presence::Presence;
 use super::waiting::{Obstacle, Parked, Waiting};
-use super::{EngineError, PROBE, ProbeOrder, Prober, Settings, blob_key};
+use super::{EngineError, Prober, Settings};
 use crate::journal::{Append, Blob, Epoch, Head, Journal, JournalError};
 use crate::vault::Vault;
 
@@ -31,7 +33,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Wall time that never runs backwards: anchored once, then counted monotonically.
 #[derive(Debug)]
-struct Clock {
+pub(super) struct Clock {
     anchor: Instant,
     wall: Duration,
 }
@@ -41,7 +43,7 @@ impl Clock {
         Self { anchor: Instant::now(), wall: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() }
     }
 
-    fn now(&self, last: Timestamp) -> Timestamp {
+    pub(super) fn now(&self, last: Timestamp) -> Timestamp {
         let ms = (self.wall + self.anchor.elapsed()).as_millis();
         Timestamp::from_epoch_ms(u64::try_from(ms).unwrap_or(u64::MAX)).max(last)
     }
@@ -56,6 +58,8 @@ struct Staged {
     decided: Vec<(Box<Waiting>, Decided)>,
     replies: Vec<Replied>,
     looks: Vec<Look>,
+    /// Where answers lie that no record holds any more.
+    stale: Vec<String>,
 }
 
 /// A command with what it is answered once it is durable, and what it takes to run it again.
@@ -74,16 +78,17 @@ enum Decided {
 }
 
 pub(super) struct Writer {
-    journal: Arc<dyn Journal>,
-    vault: Arc<Vault>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) vault: Arc<Vault>,
     policy: watch::Receiver<PolicyDigest>,
-    probers: Arc<Mutex<HashMap<u64, Prober>>>,
+    pub(super) probers: Arc<Mutex<HashMap<u64, Prober>>>,
     settings: Settings,
-    clock: Clock,
+    pub(super) clock: Clock,
     epoch: Epoch,
     head: Head,
-    state: State,
+    pub(super) state: State,
     index: Index,
+    grantees: Grantees,
     parked: Parked,
     presence: Presence,
 }
@@ -98,9 +103,10 @@ impl Writer {
     ) -> Result<Self, EngineError> {
         let (epoch, head) = journal.acquire().await?;
         let (clock, state, index) = (Clock::start(), State::default(), Index::default());
-        let (parked, presence) = (Parked::default(), Presence::default());
-        let mut writer = Self { journal, vault, policy, probers, settings, clock, epoch, head, state, index, parked, presence };
+        let (grantees, parked, presence) = (Grantees::default(), Parked::default(), Presence::default());
+        let mut writer = Self { journal, vault, policy, probers, settings, clock, epoch, head, state, index, grantees, parked, presence };
         writer.refold().await?;
+        writer.sweep().await;
         Ok(writer)
     }
 
@@ -108,6 +114,7 @@ impl Writer {
     async fn refold(&mut self) -> Result<(), EngineError> {
         self.state = State::default();
         self.index = Index::default();
+        self.grantees = Grantees::default();
         let mut after = 0;
         while after < self.head.segments {
             let segments = self.journal.read(after, READ_AHEAD).await?;
@@ -132,6 +139,7 @@ impl Writer {
         } else if let Fact::RunForgotten { run } = &event.fact {
             self.index.forget(run);
         }
+        self.grantees.note(&self.state, &event.fact);
         self.state.fold(event);
     }
 
@@ -243,6 +251,7 @@ impl Writer {
         let Outcome { events, reply, actions } = apply(&self.state, command, now, entropy);
         let segment = self.head.segments + 1;
         for (position, event) in (staged.events.len()..).zip(&events) {
+            staged.stale.extend(stale_answers(&self.state, &event.fact));
             self.fold(event, segment, position);
         }
         let changed = !events.is_empty();
@@ -258,17 +267,21 @@ impl Writer {
         blobs: &[Blob],
         staged: &mut Staged,
     ) -> Result<Reply, EngineError> {
-        let stranger = |effect| self.state.effect(effect).is_some_and(|effect| by.is_some_and(|by| effect.spec.agent != *by));
+        let is_stranger = |effect, fence| {
+            let of = self.state.effect(effect).map(|effect| self.grantees.of(effect, fence));
+            by.is_some_and(|by| of.is_some_and(|of| of != by))
+        };
         match command {
-            Command::Settle(settle) if stranger(&settle.effect) => {
+            Command::Settle(settle) if is_stranger(&settle.effect, settle.fence) => {
                 let refuse = Refuse::new(Code::NotFound, format!("There is no effect {} of this agent.", settle.effect));
                 return Ok(Reply::Refuse(Box::new(refuse)));
             }
-            Command::Evidence(evidence) if stranger(&evidence.effect) => return Ok(Reply::Done),
+            Command::Evidence(evidence) if is_stranger(&evidence.effect, evidence.fence) => return Ok(Reply::Done),
             _ => {}
         }
         let (reply, changed) = self.take_in(command, staged)?;
-        if changed {
+        // A late word that does not stand leaves no answer behind: nothing would replay it.
+        if changed && matches!(reply, Reply::Settled { stands: true, .. }) {
             staged.blobs.extend_from_slice(blobs);
         }
         if let Command::Renew(renew) = command {
@@ -341,45 +354,8 @@ impl Writer {
             look(&self.state, &self.index);
         }
         for action in staged.actions {
-            self.act(action).await;
+            self.act(action);
         }
-    }
-
-    async fn act(&mut self, action: Action) {
-        match action {
-            Action::Wake { .. } => {}
-            Action::GateDecided { gate } => tracing::info!(%gate, "a gate was decided"),
-            Action::GateOpened { gate } => tracing::info!(%gate, "a gate waits for a person"),
-            Action::Alarm { effect } => tracing::error!(%effect, "an effect was executed twice: its earlier grant is proven too"),
-            Action::DropBody { effect } => {
-                let last = self.state.effect(&effect).map_or(1, |effect| effect.fence.get());
-                for fence in (1..=last).filter_map(kybernis_core::machine::Fence::new) {
-                    if let Err(error) = self.journal.drop_blobs(&blob_key(&effect, fence)).await {
-                        tracing::warn!(%effect, %error, "an answer past its retention could not be dropped");
-                    }
-                }
-            }
-            Action::Probe { agent, effect, fence, sealed } => {
-                let asked_at = self.clock.now(self.state.last_ts());
-                self.state.note_probe(&effect, asked_at);
-                match self.vault.open_text(PROBE, &sealed) {
-                    Ok(request) => self.order(&agent, ProbeOrder { effect, fence, request, asked_at }),
-                    Err(error) => tracing::error!(%effect, %error, "a probe cannot be opened"),
-                }
-            }
-        }
-    }
-
-    /// Hands a probe to the first live sidecar of the agent that has room for it.
-    fn order(&self, agent: &AgentId, order: ProbeOrder) {
-        let mut probers = self.probers.lock().unwrap_or_else(PoisonError::into_inner);
-        probers.retain(|_, (_, orders)| !orders.is_closed());
-        let mut order = Some(order);
-        for (_, orders) in probers.values().filter(|(of, _)| of == agent) {
-            match order.take().map(|order| orders.try_send(order)) {
-                None | Some(Ok(())) => return,
-                Some(Err(mpsc::error::TrySendError::Full(back) | mpsc::error::TrySendError::Closed(back))) => order = Some(back),
-            }
-        }
+        self.drop_answers(&staged.stale).await;
     }
 }

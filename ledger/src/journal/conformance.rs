@@ -45,9 +45,15 @@ async fn blobs_are_written_with_their_segment_or_not_at_all(journal: &dyn Journa
     let refused = Append { blobs: vec![blob("c", 0, b"w")], ..append(epoch, head, b"two") };
     assert!(journal.append(refused).await.is_err());
     assert!(journal.read_blobs("c").await.unwrap().is_empty());
+    let keys = async |after: &str, limit| journal.blob_keys(after, limit).await.unwrap();
+    assert_eq!(
+        (keys("", 10).await, keys("", 1).await, keys("a", 10).await),
+        (vec!["a".into(), "b".into()], vec!["a".into()], vec!["b".into()])
+    );
     journal.drop_blobs("a").await.unwrap();
     assert!(journal.read_blobs("a").await.unwrap().is_empty());
     assert_eq!(journal.read_blobs("b").await.unwrap().len(), 1);
+    assert_eq!(keys("", 10).await, ["b".to_owned()]);
     assert_eq!(journal.acquire().await.unwrap().1, after);
 }
 

@@ -98,6 +98,13 @@ impl Journal for MemoryJournal {
         Box::pin(async move { Ok(chunks) })
     }
 
+    fn blob_keys(&self, after: &str, limit: u32) -> Pending<'_, Vec<String>> {
+        let mut keys: Vec<String> = self.lock().blobs.keys().map(|(key, _)| key.clone()).filter(|key| key.as_str() > after).collect();
+        keys.dedup();
+        keys.truncate(limit as usize);
+        Box::pin(async move { Ok(keys) })
+    }
+
     fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
         self.lock().blobs.retain(|(known, _), _| known != key);
         Box::pin(async { Ok(()) })

@@ -144,6 +144,9 @@ pub trait Journal: Send + Sync + 'static {
     /// The chunks of one key in order; empty when there is none.
     fn read_blobs(&self, key: &str) -> Pending<'_, Vec<Vec<u8>>>;
 
+    /// Up to `limit` keys that have chunks, in order, after the key `after`; the empty text comes before the first.
+    fn blob_keys(&self, after: &str, limit: u32) -> Pending<'_, Vec<String>>;
+
     /// Drops the chunks of one key.
     fn drop_blobs(&self, key: &str) -> Pending<'_, ()>;
 }

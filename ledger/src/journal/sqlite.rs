@@ -211,6 +211,11 @@ fn read_blobs(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Vec<u8
     statement.query_map(params![SHARD, key], |row| row.get(0))?.collect()
 }
 
+fn blob_keys(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare_cached("SELECT DISTINCT key FROM blob WHERE shard = ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
+    statement.query_map(params![SHARD, after, limit], |row| row.get(0))?.collect()
+}
+
 impl Journal for SqliteJournal {
     fn acquire(&self) -> Pending<'_, (Epoch, Head)> {
         self.run(|connection| acquire(connection).map_err(|error| JournalError::Unusable(error.to_string())))
@@ -227,6 +232,11 @@ impl Journal for SqliteJournal {
     fn read_blobs(&self, key: &str) -> Pending<'_, Vec<Vec<u8>>> {
         let key = key.to_owned();
         self.run(move |connection| read_blobs(connection, &key).map_err(|error| JournalError::Unusable(error.to_string())))
+    }
+
+    fn blob_keys(&self, after: &str, limit: u32) -> Pending<'_, Vec<String>> {
+        let after = after.to_owned();
+        self.run(move |connection| blob_keys(connection, &after, limit).map_err(|error| JournalError::Unusable(error.to_string())))
     }
 
     fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {

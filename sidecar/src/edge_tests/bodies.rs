@@ -81,6 +81,36 @@ async fn a_body_that_ends_with_the_connection_is_whole_only_after_close_notify()
     }
 }
 
+#[tokio::test]
+async fn every_byte_comes_before_the_word_that_a_close_was_not_authenticated() {
+    const SIZE: usize = 3 * 1024 * 1024;
+    let clock = BootClock::kernel();
+    for over_tls in [false, true] {
+        let acceptor = tokio_rustls::TlsAcceptor::from(far_server(&[b"http/1.1"]));
+        let far = far_side(move |_, mut stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
+                answer.resize(answer.len() + SIZE, b'x');
+                if !over_tls {
+                    read_request(&mut stream).await.unwrap();
+                    return stream.write_all(&answer).await.unwrap();
+                }
+                let mut tls = acceptor.accept(stream).await.unwrap();
+                read_request(&mut tls).await.unwrap();
+                tls.write_all(&answer).await.unwrap();
+                tls.flush().await.unwrap();
+                tls.into_inner().0.shutdown().await.unwrap();
+            }
+        })
+        .await;
+        let scheme = if over_tls { Scheme::Https } else { Scheme::Http };
+        let sent = client(&clock).send(effect(&clock), post(SendBody::whole("x")), &target(far, scheme)).await.unwrap();
+        let (bytes, end) = end_of(sent).await;
+        assert_eq!((bytes.len(), end), (SIZE, Some(BodyEnd::Cut(Cut::UnauthenticatedClose))), "TLS: {over_tls}");
+    }
+}
+
 fn get(port: u16) -> String {
     format!("GET http://localhost:{port}/ HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n")
 }
@@ -134,6 +164,36 @@ async fn trailers_pass_both_ways() {
     );
     let answer = exchange(&mut agent, &request, "9\r\n\r\n").await;
     assert!(answer.to_ascii_lowercase().ends_with("x-total: 9\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn control_headers_and_keys_behind_a_body_stay_here() {
+    let rig = Rig::start().await;
+    let got = Arc::new(std::sync::Mutex::new(String::new()));
+    let heard = Arc::clone(&got);
+    let far = far_side(move |_, mut stream| {
+        let heard = Arc::clone(&heard);
+        async move {
+            let mut bytes = Vec::new();
+            while !bytes.ends_with(b"x-sum: 7\r\n\r\n") {
+                bytes.push(stream.read_u8().await.unwrap());
+            }
+            *heard.lock().unwrap() = String::from_utf8(bytes).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await;
+    let mut agent = rig.connect().await;
+    let request = format!(
+        "POST http://localhost:{p}/ HTTP/1.1\r\nHost: localhost:{p}\r\nTE: trailers\r\n\
+         Trailer: X-Kyb-Run-Id, X-Kyb-Mood, Idempotency-Key, X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n0\r\nX-Kyb-Run-Id: run-7\r\nx-kyb-mood: good\r\nIdempotency-Key: s3cret\r\nX-Sum: 7\r\n\r\n",
+        p = far.port()
+    );
+    assert!(exchange(&mut agent, &request, "ok").await.ends_with("ok"));
+    let got = got.lock().unwrap().to_ascii_lowercase();
+    let (_, trailers) = got.split_once("\r\n0\r\n").unwrap();
+    assert_eq!(trailers, "x-sum: 7\r\n\r\n");
 }
 
 #[tokio::test]

@@ -9,4 +9,5 @@ mod proofs;
 mod proxied;
 mod redirected;
 mod rig;
+mod silent;
 mod smuggling;

@@ -1,8 +1,8 @@
 //! The forward proxy in plain text: absolute form, keep-alive, CONNECT to plain HTTP, and what is no proxy request.
 
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::rig::{Rig, answering, exchange};
+use super::rig::{Rig, answering, connected, exchange, far_side, read_request};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
 
@@ -44,6 +44,44 @@ async fn connect_to_plain_http_is_read_like_any_other() {
     let answer = exchange(&mut agent, elsewhere, "}").await;
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
     assert!(answer.contains("authority_mismatch"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_counts_for_as_long_as_its_stream_lives() {
+    let rig = Rig::start().await;
+    let (far, _) = answering(OK).await;
+    let host = format!("localhost:{}", far.port());
+    let get = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    rig.until_busy(0).await;
+
+    let mut inside = connected(&rig, &host).await;
+    assert!(exchange(&mut inside, &get, "ok").await.ends_with("ok"));
+    assert_eq!(rig.listeners.busy(), 3, "a CONNECT is not counted");
+
+    let upgrading = far_side(|_, mut stream| async move {
+        read_request(&mut stream).await.unwrap();
+        stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nhello").await.unwrap();
+        let _ = stream.read_u8().await;
+    })
+    .await;
+    let mut session = rig.connect().await;
+    let upgrade = format!(
+        "GET http://localhost:{p}/ HTTP/1.1\r\nHost: localhost:{p}\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        p = upgrading.port()
+    );
+    assert!(exchange(&mut session, &upgrade, "hello").await.ends_with("hello"));
+    assert_eq!(rig.listeners.busy(), 4, "a session is not counted");
+
+    let (mut sender, connection) = h2::client::handshake(rig.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let (opened, mut stream) = sender.send_request(http::Request::connect(&host).body(()).unwrap(), false).unwrap();
+    let mut answer = opened.await.unwrap().into_body();
+    stream.send_data(get.into(), false).unwrap();
+    assert!(answer.data().await.unwrap().unwrap().starts_with(b"HTTP/1.1 200 "));
+    assert_eq!(rig.listeners.busy(), 6, "an HTTP/2 connection's CONNECT is not counted");
+
+    drop((inside, session, sender, stream, answer));
+    rig.until_busy(0).await;
 }
 
 #[tokio::test]

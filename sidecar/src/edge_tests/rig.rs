@@ -15,13 +15,13 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::arrival::{Arrival, Handler, Origin, TlsTreatment};
 use crate::body::{self, RequestBody, ResponseBody, SendBody};
 use crate::boot_clock::{BootClock, BootInstant};
 use crate::delivery::Delivery;
-use crate::listen::{Listeners, Port, Settings, Tunnel};
+use crate::listen::{Listeners, Port, Settings, Tunnel, TunnelEnd, TunnelError};
 use crate::permit::{Allowed, EffectTerms, Granted, Permit};
 use crate::resolve::{Resolve, ResolveError, Resolved};
 use crate::target::{Authority, Scheme, Target};
@@ -60,6 +60,9 @@ pub(super) struct PassThrough {
     pub(super) treatment: TlsTreatment,
     pub(super) deliveries: Mutex<Vec<Delivery>>,
     pub(super) failures: Mutex<Vec<String>>,
+    /// A tunnel was begun.
+    pub(super) tunnelled: Notify,
+    pub(super) ends: Mutex<Vec<Result<TunnelEnd, TunnelError>>>,
 }
 
 pub(super) fn generous(clock: &BootClock) -> (watch::Sender<BootInstant>, EffectTerms) {
@@ -101,7 +104,9 @@ impl Handler for PassThrough {
 
     async fn tunnel(self: Arc<Self>, tunnel: Tunnel) {
         let permit = Permit::session(Allowed::by_policy());
-        let _ = tunnel.run(permit, &self.upstream).await;
+        self.tunnelled.notify_one();
+        let end = tunnel.run(permit, &self.upstream).await;
+        self.ends.lock().unwrap().push(end);
     }
 
     fn tls_treatment(&self, _: &Origin, _: &Authority) -> TlsTreatment {
@@ -154,7 +159,15 @@ impl Rig {
         let redirect = redirect_socket.local_addr().unwrap();
         let own = vec![proxy, redirect];
         let upstream = Upstream::new(names(), far_tls(), clock.clone(), own.clone());
-        let handler = Arc::new(PassThrough { upstream, clock, treatment, deliveries: Mutex::default(), failures: Mutex::default() });
+        let handler = Arc::new(PassThrough {
+            upstream,
+            clock,
+            treatment,
+            deliveries: Mutex::default(),
+            failures: Mutex::default(),
+            tunnelled: Notify::new(),
+            ends: Mutex::default(),
+        });
         let original = Arc::new(Mutex::new(proxy));
         let meant = Arc::clone(&original);
         let settings = Settings {
@@ -177,6 +190,23 @@ impl Rig {
     pub(super) async fn redirected(&self, original: SocketAddr) -> TcpStream {
         *self.original.lock().unwrap() = original;
         TcpStream::connect(self.redirect).await.unwrap()
+    }
+
+    /// Lets a stream's silence become so long that it is tunnelled.
+    pub(super) async fn silence(&self) {
+        tokio::time::pause();
+        self.handler.tunnelled.notified().await;
+        tokio::time::resume();
+    }
+
+    /// Waits until that many connections are taken, and the one that each port is ready to take.
+    pub(super) async fn until_busy(&self, connections: usize) {
+        let settled = async {
+            while self.listeners.busy() != connections + 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), settled).await.unwrap();
     }
 
     pub(super) fn ca_file(&self) -> PathBuf {

@@ -55,7 +55,7 @@ impl<H: Handler> Listeners<H> {
                 }
                 let tunnel_place = place.clone();
                 let target = tunnel_place.target(Scheme::Https, named);
-                let tunnel = super::Tunnel::new(stream, origin, target);
+                let tunnel = super::Tunnel::new(stream, origin, target, None);
                 Arc::clone(&self.handler).tunnel(tunnel).await;
             }
             TlsTreatment::Intercept => self.intercept(accepted, stream, place, origin, named).await,

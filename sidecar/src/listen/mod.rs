@@ -14,17 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures::future::{BoxFuture, FutureExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::agreement::{Disagreement, Place};
 use self::sniff::Speech;
 pub(crate) use self::stream::AgentStream;
-pub use self::tunnel::Tunnel;
+use self::tunnel::Unheard;
+pub use self::tunnel::{Tunnel, TunnelEnd, TunnelError};
 use crate::arrival::{Capture, ConnectionId, Handler, Origin};
 use crate::delivery::AgentIo;
 use crate::resolve::Resolve;
@@ -32,7 +32,8 @@ use crate::server::{self, Served};
 use crate::target::{Authority, Scheme};
 use crate::tls::leaf::Leaves;
 
-/// Agent connections at a time. Each costs some tens of KiB; beyond this the kernel's backlog holds them.
+/// Agent connections at a time, whatever has become of them since: tunnels and sessions too. Each costs some tens of KiB; beyond
+/// this the kernel's backlog holds them.
 const CONNECTIONS: usize = 4096;
 /// After an accept failed for want of descriptors: let some be closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -98,7 +99,7 @@ impl<H: Handler> Listeners<H> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         loop {
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else {
+            let Ok(slot) = Arc::clone(&self.connections).acquire_owned().await else {
                 return Ok(());
             };
             let accepted = tokio::select! {
@@ -108,10 +109,7 @@ impl<H: Handler> Listeners<H> {
             match accepted {
                 Ok((stream, peer)) => {
                     let this = Arc::clone(&self);
-                    self.tasks.spawn(async move {
-                        this.accepted(stream, peer, port).await;
-                        drop(permit);
-                    });
+                    self.tasks.spawn(this.accepted(stream, peer, port, slot));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
@@ -128,7 +126,17 @@ impl<H: Handler> Listeners<H> {
         self.tasks.wait().await;
     }
 
-    async fn accepted(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, port: Port) {
+    /// Room for one more connection, if there is any now.
+    pub(crate) fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn busy(&self) -> usize {
+        CONNECTIONS - self.connections.available_permits()
+    }
+
+    async fn accepted(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, port: Port, slot: OwnedSemaphorePermit) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection lost on arrival");
             return;
@@ -158,7 +166,7 @@ impl<H: Handler> Listeners<H> {
             connect: None,
             sni: None,
         };
-        let stream = AgentStream::tcp(AgentIo::new(stream), BytesMut::new());
+        let stream = AgentStream::tcp(AgentIo::new(stream), slot);
         self.stream(stream, place, origin).await;
     }
 
@@ -173,33 +181,45 @@ impl<H: Handler> Listeners<H> {
     /// Serves a byte stream by what its first bytes say. Boxed, for a CONNECT leads back here.
     pub(crate) fn stream(self: Arc<Self>, mut stream: AgentStream, place: Place, origin: Origin) -> BoxFuture<'static, ()> {
         async move {
-            let speech = match sniff::sniff(&mut stream, &place).await {
-                Ok(speech) => speech,
-                Err(error) => {
-                    tracing::debug!(%error, "connection ended before it said anything");
-                    return;
+            loop {
+                let speech = match sniff::sniff(&mut stream, &place).await {
+                    Ok(speech) => speech,
+                    Err(error) => {
+                        tracing::debug!(%error, "connection ended before it said anything");
+                        return;
+                    }
+                };
+                match speech {
+                    Speech::Nothing => return,
+                    Speech::Http1 => return server::http1(Served::plain(self, place, origin), stream).await,
+                    Speech::Http2 => return server::http2(Served::plain(self, place, origin), stream).await,
+                    Speech::Tls => return self.tls(stream, place, origin).await,
+                    Speech::Opaque => return self.opaque(stream, &place, origin, None).await,
+                    Speech::Silent => {
+                        let (back, spoken) = oneshot::channel();
+                        let unheard = Unheard { place: place.clone(), back };
+                        self.opaque(stream, &place, origin.clone(), Some(unheard)).await;
+                        match spoken.await {
+                            Ok(spoken) => stream = spoken,
+                            // It was carried to its end, or refused.
+                            Err(_) => return,
+                        }
+                    }
                 }
-            };
-            match speech {
-                Speech::Nothing => {}
-                Speech::Http1 => server::http1(Served::plain(self, place, origin), stream).await,
-                Speech::Http2 => server::http2(Served::plain(self, place, origin), stream).await,
-                Speech::Tls => self.tls(stream, place, origin).await,
-                Speech::Opaque => self.opaque(stream, place, origin, Scheme::Http).await,
             }
         }
         .boxed()
     }
 
     /// Leaves a stream that is not read to the stack's decision.
-    async fn opaque(self: Arc<Self>, stream: AgentStream, place: Place, origin: Origin, scheme: Scheme) {
-        let authority = match &place {
+    async fn opaque(&self, stream: AgentStream, place: &Place, origin: Origin, unheard: Option<Unheard>) {
+        let authority = match place {
             Place::Proxy => return,
             Place::Connect(authority) => authority.clone(),
             Place::Redirect(address) => Authority::from(*address),
         };
-        let target = place.target(scheme, authority);
-        let tunnel = Tunnel::new(stream, origin, target);
+        let target = place.target(Scheme::Http, authority);
+        let tunnel = Tunnel::new(stream, origin, target, unheard);
         Arc::clone(&self.handler).tunnel(tunnel).await;
     }
 }

@@ -21,8 +21,10 @@ pub(crate) enum Speech {
     Http1,
     Http2,
     Tls,
-    /// Something else, or silence.
+    /// Something else.
     Opaque,
+    /// Nothing yet: the far side may be the one to speak first.
+    Silent,
     /// Closed without a word.
     Nothing,
 }
@@ -38,34 +40,52 @@ pub(super) async fn sniff(stream: &mut AgentStream, place: &Place) -> io::Result
             return Ok(speech);
         }
         match tokio::time::timeout(patience, stream.read_ahead(LOOK_AHEAD)).await {
-            Ok(Ok(0)) => return Ok(undecided(stream.ahead(), place, Speech::Nothing)),
+            Ok(Ok(0)) => return Ok(undecided(stream.ahead(), Speech::Nothing)),
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),
             Err(_) => {
                 let silent = match place {
                     Place::Proxy => Speech::Nothing,
-                    Place::Connect(_) | Place::Redirect(_) => Speech::Opaque,
+                    Place::Connect(_) | Place::Redirect(_) => Speech::Silent,
                 };
-                return Ok(undecided(stream.ahead(), place, silent));
+                return Ok(undecided(stream.ahead(), silent));
             }
         }
     }
 }
 
-/// No more bytes come for now: `otherwise` if there are none at all.
-fn undecided(bytes: &[u8], place: &Place, otherwise: Speech) -> Speech {
-    match (bytes, place) {
-        ([], _) => otherwise,
+/// No more bytes come for now: `otherwise` if there is nothing to go by.
+pub(super) fn undecided(bytes: &[u8], otherwise: Speech) -> Speech {
+    match after_empty_lines(bytes) {
+        [] => otherwise,
+        // A ClientHello may come in pieces, and slowly.
+        said if TLS_HANDSHAKE.starts_with(said) => Speech::Tls,
         // The head check answers what is not HTTP, and waits for what may be.
-        (_, Place::Proxy) => Speech::Http1,
-        (_, _) if may_be_request_line(bytes) => Speech::Http1,
-        (_, _) => Speech::Opaque,
+        _ => Speech::Http1,
     }
 }
 
+/// What the agent says, once the far side has spoken first: HTTP is then only what names it, for other protocols have a CONNECT or a
+/// POST of their own (NATS, NNTP).
+pub(super) fn judge_answer(bytes: &[u8], place: &Place) -> Option<Speech> {
+    let speech = judge(bytes, place)?;
+    let said = after_empty_lines(bytes);
+    let line = memchr::memchr(b'\n', said).map(|end| &said[..end]);
+    let unnamed = speech == Speech::Http1 && line.is_some_and(|line| !names_http(line));
+    Some(if unnamed { Speech::Opaque } else { speech })
+}
+
+/// Servers skip empty lines before a request line (RFC 9112, 2.2), some of them halves of such lines too.
+pub(super) fn after_empty_lines(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    &bytes[begin..]
+}
+
 pub(crate) fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
+    let too_long = bytes.len() >= LOOK_AHEAD;
+    let bytes = after_empty_lines(bytes);
     if bytes.is_empty() {
-        return None;
+        return too_long.then_some(Speech::Http1);
     }
     let shared = bytes.len().min(PREFACE.len());
     if bytes[..shared] == PREFACE[..shared] {
@@ -82,14 +102,18 @@ pub(crate) fn judge(bytes: &[u8], place: &Place) -> Option<Speech> {
         Some(end) if is_request_line(&bytes[..end]) => Some(Speech::Http1),
         Some(_) => Some(Speech::Opaque),
         None if !may_be_request_line(bytes) => Some(Speech::Opaque),
-        None if bytes.len() >= LOOK_AHEAD => Some(Speech::Http1),
+        None if too_long => Some(Speech::Http1),
         None => None,
     }
 }
 
 fn is_request_line(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    may_be_request_line(line) && (line.windows(6).any(|w| w == b" HTTP/") || method_of(line).is_some_and(is_common))
+    may_be_request_line(line) && (names_http(line) || method_of(line).is_some_and(is_common))
+}
+
+fn names_http(line: &[u8]) -> bool {
+    line.windows(6).any(|w| w == b" HTTP/")
 }
 
 /// A method, or the beginning of one, in upper case as all registered ones are.
@@ -129,11 +153,43 @@ mod tests {
             (b"SSH-2.0-OpenSSH\r\n", Some(Speech::Opaque)),
             (b"\x00\x00\x00\x08", Some(Speech::Opaque)),
             (b"*1\r\n$4\r\nPING\r\n", Some(Speech::Opaque)),
+            (b"\r\n", None),
+            (b"\r\n\r\nPOST /charge HTTP/1.1\r\n", Some(Speech::Http1)),
+            (b"\n\r\rPOST /charge HTTP/1.1\r\n", Some(Speech::Http1)),
+            (b"\r\n\r\n\0\r\nQUIT\n", Some(Speech::Opaque)),
+            (&[b'\n'; LOOK_AHEAD], Some(Speech::Http1)),
         ] {
             assert_eq!(judge(bytes, &inside), expect, "{bytes:?}");
         }
         assert_eq!(judge(b"\x16\x03", &Place::Proxy), Some(Speech::Http1));
         let connect = Authority::parse("a:1", None).map(Place::Connect);
         assert!(connect.is_ok_and(|place| judge(b"\0", &place) == Some(Speech::Opaque)));
+    }
+
+    #[test]
+    fn after_silence_half_a_beginning_is_still_read() {
+        for (bytes, expect) in [
+            (&b""[..], Speech::Silent),
+            (b"\r\n", Speech::Silent),
+            (b"\x16", Speech::Tls),
+            (b"POST /cha", Speech::Http1),
+            (b"PRI * HTTP/2.0\r\n", Speech::Http1),
+        ] {
+            assert_eq!(undecided(bytes, Speech::Silent), expect, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn in_answer_to_the_far_side_only_what_names_http_is_http() {
+        let inside = Place::Redirect(([10, 0, 0, 1], 4222).into());
+        for (bytes, expect) in [
+            (&b"EHLO example.com\r\n"[..], Some(Speech::Opaque)),
+            (b"CONNECT {\"verbose\":false}\r\n", Some(Speech::Opaque)),
+            (b"CONNECT {\"verb", None),
+            (b"POST /charge HTTP/1.1\r\n", Some(Speech::Http1)),
+            (b"\x16\x03\x01", Some(Speech::Tls)),
+        ] {
+            assert_eq!(judge_answer(bytes, &inside), expect, "{bytes:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use bytes::{Buf as _, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::delivery::{AgentIo, Facts};
 
@@ -19,6 +20,8 @@ pub(crate) struct AgentStream {
     ahead: BytesMut,
     io: Below,
     facts: Arc<Facts>,
+    /// Its place among the connections: an upgrade takes the stream out of the hands of whoever accepted it, and the place with it.
+    _slot: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -28,17 +31,26 @@ enum Below {
 }
 
 impl AgentStream {
-    pub(crate) fn tcp(io: AgentIo, ahead: BytesMut) -> Self {
-        Self { ahead, facts: Arc::clone(io.facts()), io: Below::Tcp(io) }
+    pub(crate) fn tcp(io: AgentIo, slot: OwnedSemaphorePermit) -> Self {
+        Self { ahead: BytesMut::new(), facts: Arc::clone(io.facts()), io: Below::Tcp(io), _slot: Some(slot) }
     }
 
     /// A CONNECT stream of an HTTP/2 connection, whose facts are those of that connection.
-    pub(crate) fn upgraded(io: Upgraded, facts: Arc<Facts>) -> Self {
-        Self { ahead: BytesMut::new(), facts, io: Below::Stream(TokioIo::new(io)) }
+    pub(crate) fn upgraded(io: Upgraded, facts: Arc<Facts>, slot: Option<OwnedSemaphorePermit>) -> Self {
+        Self { ahead: BytesMut::new(), facts, io: Below::Stream(TokioIo::new(io)), _slot: slot }
     }
 
     pub(crate) const fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    /// Breaks it off by a reset, which nobody takes for an end.
+    pub(crate) fn reset(self) {
+        match self.io {
+            Below::Tcp(_) => self.facts.abort(),
+            // HTTP/2 resets a stream that is dropped; its connection is not this stream's to break.
+            Below::Stream(_) => {}
+        }
     }
 
     /// Puts bytes back in front.

@@ -3,10 +3,15 @@
 use std::fmt;
 use std::io;
 
-use super::AgentStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::sniff::{self, LOOK_AHEAD, Speech};
+use super::{AgentStream, Place};
 use crate::arrival::Origin;
 use crate::permit::Permit;
-use crate::session::{Carried, copy_both};
+use crate::session::{COPY_BUFFER, Carried, copy_both};
 use crate::target::{Scheme, Target};
 use crate::upstream::{NotSent, Upstream};
 
@@ -15,6 +20,23 @@ pub struct Tunnel {
     stream: AgentStream,
     origin: Origin,
     target: Target,
+    unheard: Option<Unheard>,
+}
+
+/// The agent has said nothing yet, so nobody knows what it speaks: only its first word may show that this is no HTTP.
+pub(super) struct Unheard {
+    pub(super) place: Place,
+    /// Takes the stream back, to be read after all.
+    pub(super) back: oneshot::Sender<AgentStream>,
+}
+
+/// How a tunnel ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// Both ends are done.
+    Carried(Carried),
+    /// The agent, silent until then, spoke TLS or HTTP. Nothing was carried, and its requests are read and decided one by one.
+    ReadAfterAll,
 }
 
 impl fmt::Debug for Tunnel {
@@ -32,11 +54,14 @@ pub enum TunnelError {
     /// Either side broke.
     #[error("the tunnel broke")]
     Broken(#[source] io::Error),
+    /// The far side had spoken first, and what the agent then said would have to be read.
+    #[error("the agent spoke TLS or HTTP after the far side had spoken first: the connection was reset")]
+    SpokeLate,
 }
 
 impl Tunnel {
-    pub(super) const fn new(stream: AgentStream, origin: Origin, target: Target) -> Self {
-        Self { stream, origin, target }
+    pub(super) const fn new(stream: AgentStream, origin: Origin, target: Target, unheard: Option<Unheard>) -> Self {
+        Self { stream, origin, target, unheard }
     }
 
     /// The connection that it came on.
@@ -54,12 +79,69 @@ impl Tunnel {
         matches!(self.target.scheme, Scheme::Https)
     }
 
-    /// Connects and copies both ways until both ends are done.
+    /// Connects and copies both ways until both ends are done. What an agent says that was silent until now is looked at first.
     ///
     /// # Errors
-    /// When the far side is out of reach, or either connection breaks.
-    pub async fn run(self, permit: Permit, upstream: &Upstream) -> Result<Carried, TunnelError> {
-        let far = upstream.open_tunnel(permit, &self.target).await.map_err(TunnelError::Unreachable)?;
-        copy_both(self.stream, far).await.map_err(TunnelError::Broken)
+    /// When the far side is out of reach, when either connection breaks, or when the agent should have been read.
+    pub async fn run(self, permit: Permit, upstream: &Upstream) -> Result<TunnelEnd, TunnelError> {
+        let Self { mut stream, target, unheard, .. } = self;
+        let mut far = upstream.open_tunnel(permit, &target).await.map_err(TunnelError::Unreachable)?;
+        let mut told = Told::default();
+        if let Some(Unheard { place, back }) = unheard {
+            match first_word(&mut stream, &mut far, &place, &mut told).await.map_err(TunnelError::Broken)? {
+                Speech::Opaque | Speech::Silent | Speech::Nothing => {}
+                Speech::Tls | Speech::Http1 | Speech::Http2 if told == Told::default() => {
+                    return match back.send(stream) {
+                        Ok(()) => Ok(TunnelEnd::ReadAfterAll),
+                        Err(_) => Err(TunnelError::Broken(io::ErrorKind::ConnectionAborted.into())),
+                    };
+                }
+                Speech::Tls | Speech::Http1 | Speech::Http2 => {
+                    tracing::warn!(%target.authority, "TLS or HTTP came after words of the far side, too late to be read: reset");
+                    stream.reset();
+                    return Err(TunnelError::SpokeLate);
+                }
+            }
+        }
+        let carried = copy_both(stream, far).await.map_err(TunnelError::Broken)?;
+        Ok(TunnelEnd::Carried(Carried { received: carried.received + told.bytes, ..carried }))
+    }
+}
+
+/// What the agent has been told before it said anything.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    bytes: u64,
+    end: bool,
+}
+
+/// Tells a silent agent what the far side says, until the agent's own first word shows what it speaks. Of that nothing is taken.
+async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place, told: &mut Told) -> io::Result<Speech> {
+    let mut buffer = vec![0; COPY_BUFFER];
+    loop {
+        tokio::select! {
+            biased;
+            read = agent.read_ahead(LOOK_AHEAD) => {
+                let ended = read? == 0;
+                let begun = !sniff::after_empty_lines(agent.ahead()).is_empty();
+                match sniff::judge_answer(agent.ahead(), place) {
+                    _ if *told == Told::default() && begun => return sniff::sniff(agent, place).await,
+                    Some(speech) => return Ok(speech),
+                    None if ended => return Ok(sniff::undecided(agent.ahead(), Speech::Nothing)),
+                    None => {}
+                }
+            }
+            read = far.read(&mut buffer), if !told.end => match read? {
+                0 => {
+                    told.end = true;
+                    agent.shutdown().await?;
+                }
+                len => {
+                    told.bytes += len as u64;
+                    agent.write_all(&buffer[..len]).await?;
+                    agent.flush().await?;
+                }
+            },
+        }
     }
 }

@@ -14,7 +14,7 @@ use kybernis_proto::{DecideAnswer, v1};
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use super::{Outcomes, SpoolError, write_durably};
+use super::{BARE_ROOM, Outcomes, REFUSED_MAX, SpoolError, encode_within, set_aside, write_durably};
 use crate::control::{Backoff, CallError, Control};
 
 /// Claims at a time; more would be a ledger that nobody misses.
@@ -93,6 +93,8 @@ pub struct Claims {
 #[derive(Debug, Default)]
 struct Held {
     claims: BTreeMap<u64, Claim>,
+    /// Bytes of what the ledger did not take.
+    refused: u64,
     last: u64,
 }
 
@@ -103,6 +105,11 @@ impl Held {
 
     fn bytes(&self) -> u64 {
         self.claims.values().map(|claim| claim.bytes).sum()
+    }
+
+    /// What the next outcome may come to with its answer.
+    fn room(&self) -> u64 {
+        BYTES_MAX.saturating_sub(BARE_ROOM + self.bytes() + self.refused)
     }
 }
 
@@ -124,7 +131,8 @@ impl Claims {
                 }
                 // Its claim is on record, and the last life ended before it could tidy up.
                 OUTCOME if !beside(CLAIM).exists() => fs::remove_file(&path).map_err(|error| failed(&path, error))?,
-                _ => {}
+                OUTCOME => {}
+                _ => held.refused += fs::metadata(&path).map_err(|error| failed(&path, error))?.len(),
             }
         }
         Ok(Self { folder: folder.into(), held: Mutex::new(held), news: Notify::new() })
@@ -177,20 +185,30 @@ impl Claims {
         self.done(number);
     }
 
-    /// What became of a claim's effect; it is on disk when this returns. `fence` is 0 until the ledger gives one.
+    /// What became of a claim's effect, without its answer where the disk has no room for that; it is on disk when this returns. `fence` is 0 until the ledger gives one.
     ///
     /// # Errors
     /// When it could not be made durable.
     pub async fn settled(self: &Arc<Self>, number: u64, outcome: &v1::SettleRequest) -> Result<(), SpoolError> {
-        let encoded = outcome.encode_to_vec();
+        // The room is taken before the disk is asked: outcomes that come together must not count on the same.
+        let encoded = {
+            let mut held = self.held();
+            let encoded = encode_within(held.room(), outcome);
+            if let Some(claim) = held.claims.get_mut(&number) {
+                claim.bytes += encoded.len() as u64;
+            }
+            encoded
+        };
         let bytes = encoded.len() as u64;
-        self.write(number, OUTCOME, encoded).await?;
+        let written = self.write(number, OUTCOME, encoded).await;
         if let Some(claim) = self.held().claims.get_mut(&number) {
-            claim.settled = true;
-            claim.bytes += bytes;
+            match written {
+                Ok(()) => claim.settled = true,
+                Err(_) => claim.bytes -= bytes,
+            }
         }
         self.news.notify_one();
-        Ok(())
+        written
     }
 
     async fn write(&self, number: u64, kind: &str, bytes: Vec<u8>) -> Result<(), SpoolError> {
@@ -287,10 +305,18 @@ impl Claims {
     }
 
     fn keep_refused(&self, number: u64) {
-        self.held().claims.remove(&number);
+        let mut held = self.held();
+        held.claims.remove(&number);
         for kind in [CLAIM, OUTCOME] {
             let path = self.folder.join(file_name(number, kind));
-            let _ = fs::rename(&path, path.with_extension(format!("{kind}-{REFUSED}")));
+            let room = if kind == CLAIM { u64::MAX } else { held.room().min(REFUSED_MAX.saturating_sub(held.refused)) };
+            match set_aside(&path, &path.with_extension(format!("{kind}-{REFUSED}")), room) {
+                Ok(bytes) => held.refused += bytes,
+                Err(error) if kind == OUTCOME && error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::error!(file = %path.display(), %error, "a claim that the ledger does not take could not be set aside")
+                }
+            }
         }
     }
 }
@@ -346,78 +372,4 @@ async fn grant_for(control: &Control, mut decide: v1::DecideRequest) -> Result<k
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decide(key: u8, meaning: u8) -> v1::DecideRequest {
-        v1::DecideRequest { boot: "boot-1".to_owned(), keys: vec![vec![key; 32]], meaning: vec![meaning; 32], ..Default::default() }
-    }
-
-    fn alone_name() -> Option<EffectId> {
-        EffectId::new("alone-1").ok()
-    }
-
-    fn open(folder: &tempfile::TempDir) -> Arc<Claims> {
-        Arc::new(Claims::open(folder.path()).unwrap())
-    }
-
-    fn files(folder: &tempfile::TempDir) -> usize {
-        fs::read_dir(folder.path()).unwrap().count()
-    }
-
-    #[tokio::test]
-    async fn a_claim_is_met_by_its_key_and_by_its_meaning_until_it_is_withdrawn() {
-        let folder = tempfile::tempdir().unwrap();
-        let claims = open(&folder);
-        let alone = alone_name().unwrap();
-        let first = claims.claim(decide(1, 1), &alone).await.unwrap();
-        assert!(matches!(claims.claim(decide(1, 2), &alone).await, Err(ClaimError::Held)));
-        assert!(matches!(claims.claim(decide(2, 1), &alone).await, Err(ClaimError::Held)));
-        claims.claim(decide(2, 2), &alone).await.unwrap();
-        assert!(claims.meets(&[KeyDigest::from_bytes([1; 32])], Meaning::from_bytes([9; 32])));
-        assert!(claims.meets(&[], Meaning::from_bytes([1; 32])));
-        assert!(!claims.meets(&[KeyDigest::from_bytes([9; 32])], Meaning::from_bytes([9; 32])));
-        claims.withdraw(first);
-        claims.claim(decide(1, 1), &alone).await.unwrap();
-        assert_eq!(files(&folder), 2);
-    }
-
-    #[tokio::test]
-    async fn a_later_life_finds_a_claim_without_an_outcome_in_doubt() {
-        let folder = tempfile::tempdir().unwrap();
-        open(&folder).claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
-        let again = open(&folder);
-        assert!(matches!(again.claim(decide(1, 2), &alone_name().unwrap()).await, Err(ClaimError::Held)), "a claim was forgotten");
-        let held = again.held();
-        let claim = held.claims.values().next().unwrap();
-        assert!(claim.settled);
-        assert!(matches!(lost(&claim.decide).outcome, Some(v1::settle_request::Outcome::InDoubt(_))));
-    }
-
-    #[tokio::test]
-    async fn what_the_record_refuses_stays_and_its_number_is_not_given_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let claims = open(&folder);
-        let number = claims.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap();
-        claims.settled(number, &lost(&decide(1, 1))).await.unwrap();
-        claims.keep_refused(number);
-        assert_eq!(files(&folder), 2);
-        let again = open(&folder);
-        assert!(again.is_empty());
-        assert_eq!(again.claim(decide(1, 1), &alone_name().unwrap()).await.unwrap(), number + 1);
-    }
-
-    #[tokio::test]
-    async fn too_many_bytes_of_claims_refuse_another() {
-        let folder = tempfile::tempdir().unwrap();
-        let claims = open(&folder);
-        let alone = alone_name().unwrap();
-        for n in 0..3 {
-            let number = claims.claim(decide(n, n), &alone).await.unwrap();
-            let completed = v1::Completed { answer: None, body: vec![7; 8 * 1024 * 1024] };
-            let outcome = v1::settle_request::Outcome::Completed(completed);
-            claims.settled(number, &v1::SettleRequest { outcome: Some(outcome), ..Default::default() }).await.unwrap();
-        }
-        assert!(matches!(claims.claim(decide(9, 9), &alone).await, Err(ClaimError::Full)));
-    }
-}
+mod tests;

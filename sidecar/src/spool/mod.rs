@@ -15,11 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kybernis_core::ids::BootId;
+use kybernis_proto::v1;
+use prost::Message as _;
 
 pub use self::claims::{Adoption, ClaimError, Claims};
 pub use self::outcomes::Outcomes;
 pub use self::spans::{Kind, Spans};
 use crate::control::Control;
+
+/// Of each bound on outcomes, what their answers leave free: an outcome without its answer comes to a few hundred bytes and is
+/// never dropped, and this is room for ten thousand of them.
+const BARE_ROOM: u64 = 4 * 1024 * 1024;
+/// Answers of outcomes that the ledger does not take: one of the largest, or several. They stay until somebody has looked, so they
+/// must not fill the spool.
+const REFUSED_MAX: u64 = 12 * 1024 * 1024;
 
 /// How the name of a file that is being written ends.
 const PARTIAL: &str = ".partial";
@@ -83,6 +92,39 @@ impl Spool {
             looks.tick().await;
         }
     }
+}
+
+/// An outcome for the disk. Where it does not fit into `room` it goes without its answer: a repeat is then told status and digest.
+fn encode_within(room: u64, settle: &v1::SettleRequest) -> Vec<u8> {
+    if settle.encoded_len() as u64 <= room { settle.encode_to_vec() } else { without_answer(settle.clone()).encode_to_vec() }
+}
+
+fn without_answer(mut settle: v1::SettleRequest) -> v1::SettleRequest {
+    if let Some(v1::settle_request::Outcome::Completed(completed)) = &mut settle.outcome {
+        completed.body = Vec::new();
+        if let Some(answer) = &mut completed.answer {
+            answer.stored = false;
+            (answer.headers, answer.trailers) = (Vec::new(), Vec::new());
+        }
+    }
+    settle
+}
+
+/// Renames the file of an outcome that the ledger does not take, less the answer where that does not fit into `room`. How long
+/// the file is then.
+fn set_aside(path: &Path, to: &Path, room: u64) -> io::Result<u64> {
+    let bytes = fs::metadata(path)?.len();
+    if bytes > room
+        // What cannot be read is kept as it is: that may be why it was refused.
+        && let Ok(settle) = v1::SettleRequest::decode(fs::read(path)?.as_slice())
+    {
+        let bare = without_answer(settle).encode_to_vec();
+        write_durably(to, &bare).map_err(|error| error.source)?;
+        fs::remove_file(path)?;
+        return Ok(bare.len() as u64);
+    }
+    fs::rename(path, to)?;
+    Ok(bytes)
 }
 
 /// Writes a file that is either whole or not there, whatever happens; it is on disk when this returns.

@@ -10,14 +10,13 @@ use kybernis_proto::v1;
 use prost::Message as _;
 use tokio::sync::Notify;
 
-use super::{SpoolError, write_durably};
+use super::{BARE_ROOM, REFUSED_MAX, SpoolError, encode_within, set_aside, write_durably};
 use crate::control::{Backoff, CallError, Control};
 
-/// Bytes of outcomes on disk; half the volume that is set aside for the spool. Beyond it new effects are refused. Those that
-/// are under way by then add at most what the answers kept in memory come to, for which the stack has a bound of its own.
+/// Bytes of outcomes on disk; half the volume that is set aside for the spool. New effects are refused before it is reached, and
+/// those that are under way by then keep their answers only as far as there is room.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// What every further effect may need: the largest stored answer with its head.
+/// What a further effect may need: the largest stored answer with its head.
 const RESERVE: u64 = 9 * 1024 * 1024;
 
 const SETTLE: &str = "settle";
@@ -36,8 +35,27 @@ pub struct Outcomes {
 #[derive(Debug, Default)]
 struct Held {
     files: BTreeMap<u64, (PathBuf, u64)>,
+    /// Of these and of what is being written.
     bytes: u64,
+    /// Bytes of what the ledger did not take.
+    refused: u64,
     last: u64,
+}
+
+impl Held {
+    /// What the next outcome may come to with its answer.
+    fn room(&self) -> u64 {
+        BYTES_MAX.saturating_sub(BARE_ROOM + self.bytes + self.refused)
+    }
+
+    fn refused_room(&self) -> u64 {
+        self.room().min(REFUSED_MAX.saturating_sub(self.refused))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
 }
 
 impl Outcomes {
@@ -51,10 +69,11 @@ impl Outcomes {
             let path = entry.map_err(failed(folder))?.path();
             let Some((number, kind)) = named(&path) else { continue };
             held.last = held.last.max(number);
+            let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
             if kind == REFUSED {
+                held.refused += bytes;
                 continue;
             }
-            let bytes = fs::metadata(&path).map_err(failed(&path))?.len();
             held.bytes += bytes;
             held.files.insert(number, (path, bytes));
         }
@@ -65,7 +84,7 @@ impl Outcomes {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether one more effect may be begun: its outcome, whatever it is, will have room.
+    /// Whether one more effect may be begun: its outcome, with its answer, would have room now.
     pub fn has_room(&self) -> bool {
         self.held().bytes + RESERVE <= BYTES_MAX
     }
@@ -75,20 +94,12 @@ impl Outcomes {
         self.held().files.is_empty()
     }
 
-    /// Keeps an outcome; it is on disk when this returns.
+    /// Keeps an outcome, without its answer where the disk has no room for that; it is on disk when this returns.
     ///
     /// # Errors
     /// When it could not be made durable: the outcome is still the caller's to deliver.
     pub async fn settle(self: &Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
-        self.keep(SETTLE, settle.encode_to_vec()).await
-    }
-
-    /// Keeps an outcome that the ledger does not take, for people to look at.
-    ///
-    /// # Errors
-    /// When it could not be made durable.
-    pub async fn refused(self: &Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
-        self.keep(REFUSED, settle.encode_to_vec()).await
+        self.keep(SETTLE, |room| encode_within(room, settle)).await
     }
 
     /// Keeps word of a decision that was given up; it is on disk when this returns.
@@ -96,30 +107,58 @@ impl Outcomes {
     /// # Errors
     /// When it could not be made durable.
     pub async fn abandon(self: &Arc<Self>, abandon: &v1::AbandonRequest) -> Result<(), SpoolError> {
-        self.keep(ABANDON, abandon.encode_to_vec()).await
+        self.keep(ABANDON, |_| abandon.encode_to_vec()).await
     }
 
-    async fn keep(self: &Arc<Self>, kind: &'static str, bytes: Vec<u8>) -> Result<(), SpoolError> {
-        let this = Arc::clone(self);
-        let number = {
+    /// Keeps an outcome that the ledger does not take, for people to look at.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub async fn refused(self: &Arc<Self>, settle: &v1::SettleRequest) -> Result<(), SpoolError> {
+        let (number, encoded) = {
             let mut held = self.held();
-            held.last += 1;
-            held.last
+            let encoded = encode_within(held.refused_room(), settle);
+            held.refused += encoded.len() as u64;
+            (held.number(), encoded)
         };
-        let written = tokio::task::spawn_blocking(move || this.write(number, kind, &bytes)).await;
-        let lost = |source| SpoolError { path: self.folder.clone(), source };
-        written.map_err(|error| lost(io::Error::other(error)))?
+        self.off_the_runtime(move |this| write_durably(&this.path(number, REFUSED), &encoded)).await
+    }
+
+    async fn keep(self: &Arc<Self>, kind: &'static str, encode: impl FnOnce(u64) -> Vec<u8>) -> Result<(), SpoolError> {
+        // The room is taken before the disk is asked: outcomes that come together must not count on the same.
+        let (number, encoded) = {
+            let mut held = self.held();
+            let encoded = encode(held.room());
+            held.bytes += encoded.len() as u64;
+            (held.number(), encoded)
+        };
+        self.off_the_runtime(move |this| this.write(number, kind, &encoded)).await
+    }
+
+    async fn off_the_runtime(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<(), SpoolError> + Send + 'static,
+    ) -> Result<(), SpoolError> {
+        let this = Arc::clone(self);
+        let lost = |error| SpoolError { path: self.folder.clone(), source: io::Error::other(error) };
+        tokio::task::spawn_blocking(move || work(&this)).await.map_err(lost)?
+    }
+
+    fn path(&self, number: u64, kind: &str) -> PathBuf {
+        self.folder.join(format!("{number:020}.{kind}"))
     }
 
     fn write(&self, number: u64, kind: &str, bytes: &[u8]) -> Result<(), SpoolError> {
-        let path = self.folder.join(format!("{number:020}.{kind}"));
-        write_durably(&path, bytes)?;
-        if kind == REFUSED {
-            return Ok(());
-        }
+        let path = self.path(number, kind);
+        let written = write_durably(&path, bytes);
         let mut held = self.held();
-        held.bytes += bytes.len() as u64;
-        held.files.insert(number, (path, bytes.len() as u64));
+        match written {
+            Ok(()) => held.files.insert(number, (path, bytes.len() as u64)),
+            Err(error) => {
+                held.bytes -= bytes.len() as u64;
+                return Err(error);
+            }
+        };
         drop(held);
         self.news.notify_one();
         Ok(())
@@ -141,11 +180,23 @@ impl Outcomes {
                 }
                 Err(CallError::Refused(reason)) => {
                     tracing::error!(file = %path.display(), reason, "the ledger does not take an outcome; it is kept as .refused");
-                    let _ = fs::rename(&path, path.with_extension(REFUSED));
-                    self.done(number);
+                    self.set_aside(number, &path);
                 }
                 Err(CallError::Away(_)) => backoff.wait().await,
             }
+        }
+    }
+
+    fn set_aside(&self, number: u64, path: &Path) {
+        let mut held = self.held();
+        match set_aside(path, &path.with_extension(REFUSED), held.refused_room()) {
+            Ok(bytes) => held.refused += bytes,
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "an outcome that the ledger does not take could not be set aside")
+            }
+        }
+        if let Some((_, bytes)) = held.files.remove(&number) {
+            held.bytes = held.bytes.saturating_sub(bytes);
         }
     }
 
@@ -179,10 +230,19 @@ async fn send(control: &Control, path: &Path) -> Result<(), CallError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::without_answer;
     use super::*;
 
     fn settle(effect: &str, body: usize) -> v1::SettleRequest {
-        let completed = v1::Completed { answer: None, body: vec![7; body] };
+        let answer = v1::Answer {
+            status: 201,
+            headers: vec![v1::Header { name: "x-order".to_owned(), value: b"7".to_vec() }],
+            digest: vec![9; 32],
+            len: body as u64,
+            stored: true,
+            ..v1::Answer::default()
+        };
+        let completed = v1::Completed { answer: Some(answer), body: vec![7; body] };
         v1::SettleRequest {
             effect: effect.to_owned(),
             outcome: Some(v1::settle_request::Outcome::Completed(completed)),
@@ -206,6 +266,47 @@ mod tests {
         assert_eq!(held.last, 3, "the number of what was refused is given again");
         let read = v1::SettleRequest::decode(fs::read(&held.files[&1].0).unwrap().as_slice()).unwrap();
         assert_eq!(read, settle("eff-1", 10));
+    }
+
+    fn on_disk(folder: &tempfile::TempDir) -> u64 {
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    #[tokio::test]
+    async fn outcomes_that_come_together_are_all_kept_and_their_answers_as_far_as_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Outcomes::open(folder.path()).unwrap());
+        let settle = settle("eff", 8 * 1024 * 1024);
+        // All were decided while there was room, and then the ledger went away.
+        futures::future::try_join_all((0..20).map(|_| spool.settle(&settle))).await.unwrap();
+        assert!(on_disk(&folder) <= BYTES_MAX, "{} bytes", on_disk(&folder));
+        let held = spool.held();
+        assert_eq!((held.files.len(), held.bytes), (20, on_disk(&folder)));
+        let read = |(path, _): &(PathBuf, u64)| v1::SettleRequest::decode(fs::read(path).unwrap().as_slice()).unwrap();
+        let (whole, bare): (Vec<_>, Vec<_>) = held.files.values().map(read).partition(|read| *read == settle);
+        assert_eq!((whole.len(), bare.len()), (7, 13));
+        let mut expect = without_answer(settle);
+        assert_eq!(bare[0], expect);
+        let Some(v1::settle_request::Outcome::Completed(completed)) = expect.outcome.take() else { unreachable!() };
+        let answer = completed.answer.unwrap();
+        assert_eq!((answer.status, answer.stored, answer.len, answer.digest), (201, false, 8 * 1024 * 1024, vec![9; 32]));
+        assert!(completed.body.is_empty() && answer.headers.is_empty() && answer.trailers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_ledger_does_not_take_fills_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Outcomes::open(folder.path()).unwrap());
+        for _ in 0..3 {
+            spool.refused(&settle("eff", 3 * 1024 * 1024)).await.unwrap();
+            spool.settle(&settle("eff", 3 * 1024 * 1024)).await.unwrap();
+            let (number, path) = spool.held().files.first_key_value().map(|(number, (path, _))| (*number, path.clone())).unwrap();
+            spool.set_aside(number, &path);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
+        assert!(on_disk(&folder) <= REFUSED_MAX, "{} bytes", on_disk(&folder));
+        assert_eq!(spool.held().refused, on_disk(&folder));
+        assert_eq!(Outcomes::open(folder.path()).unwrap().held().refused, on_disk(&folder));
     }
 
     #[tokio::test]

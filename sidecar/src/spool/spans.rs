@@ -20,6 +20,11 @@ use crate::control::{Backoff, CallError, Control};
 
 /// Spans kept while the ledger is away, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Spans in the log that are acknowledged already. Beyond it the log is rewritten without them, however many wait: under a steady
+/// load there is never a moment when none does.
+const ACKNOWLEDGED_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of earlier lives' logs. A sidecar that dies again and again while the ledger is away fills no disk with them.
+const EARLIER_MAX: u64 = 16 * 1024 * 1024;
 /// The share that goes when the bound is reached: dropping in bulk keeps the log from being rewritten often.
 const DROP_SHARE: usize = 4;
 /// Dropping reads is worth while until they are this much fewer than the rest.
@@ -53,14 +58,15 @@ pub struct Spans {
     news: Notify,
     /// For the log.
     unwritten: Notify,
-    earlier: Mutex<Vec<(BootId, PathBuf)>>,
+    /// Logs of earlier lives, until they are delivered.
+    earlier: Mutex<VecDeque<(BootId, PathBuf)>>,
 }
 
 #[derive(Debug)]
 struct State {
     log: File,
-    /// Nothing is in the log.
-    log_is_empty: bool,
+    /// How long the log is, with what is acknowledged already.
+    log_bytes: usize,
     /// How many of the queue's last are not in the log.
     unlogged: usize,
     queue: VecDeque<Span>,
@@ -83,16 +89,27 @@ impl Spans {
             move |source| SpoolError { path, source }
         };
         let mut earlier = Vec::new();
+        let mut dropped = 0;
         for entry in fs::read_dir(folder).map_err(failed(folder))? {
             let path = entry.map_err(failed(folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("spans-")?.strip_suffix(".log"));
             if let Some(of) = name.and_then(|name| BootId::new(name).ok()) {
-                earlier.push((of, path.clone()));
+                let about = fs::metadata(&path).map_err(failed(&path))?;
+                earlier.push((about.modified().map_err(failed(&path))?, about.len(), of, path));
             }
         }
+        earlier.sort();
+        while earlier.iter().map(|(_, bytes, ..)| bytes).sum::<u64>() > EARLIER_MAX {
+            let (_, _, boot, path) = earlier.remove(0);
+            let spans = read_log(&path).map_err(failed(&path))?.len();
+            tracing::warn!(%boot, spans, "earlier lives left more spans than the spool may hold: the oldest log is dropped");
+            fs::remove_file(&path).map_err(failed(&path))?;
+            dropped += spans as u64;
+        }
+        let earlier = earlier.into_iter().map(|(_, _, of, path)| (of, path)).collect();
         let path = folder.join(format!("spans-{boot}.log"));
         let log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed(&path))?;
-        let state = State { log, log_is_empty: true, unlogged: 0, queue: VecDeque::new(), bytes: 0, first: 1, dropped: 0 };
+        let state = State { log, log_bytes: 0, unlogged: 0, queue: VecDeque::new(), bytes: 0, first: 1, dropped };
         let (news, unwritten) = (Notify::new(), Notify::new());
         Ok(Self { boot: boot.clone(), path, state: Mutex::new(state), news, unwritten, earlier: Mutex::new(earlier) })
     }
@@ -106,9 +123,17 @@ impl Spans {
         self.state().dropped
     }
 
-    /// Whether every span is acknowledged.
+    fn earlier(&self) -> MutexGuard<'_, VecDeque<(BootId, PathBuf)>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn oldest(&self) -> Option<(BootId, PathBuf)> {
+        self.earlier().front().cloned()
+    }
+
+    /// Whether every span is acknowledged, those of earlier lives too.
     pub fn is_empty(&self) -> bool {
-        self.state().queue.is_empty()
+        self.earlier().is_empty() && self.state().queue.is_empty()
     }
 
     /// Takes spans in, in order. What is no read is in the log when this returns; a span that cannot be written there is still
@@ -171,11 +196,11 @@ impl Spans {
 
     fn rewrite(&self, state: &mut State) -> io::Result<()> {
         let draft = self.path.with_extension("partial");
-        let mut log = File::create(&draft)?;
-        log.write_all(&lines((state.first..).zip(&state.queue)))?;
+        let lines = lines((state.first..).zip(&state.queue));
+        fs::write(&draft, &lines)?;
         fs::rename(&draft, &self.path)?;
         state.log = OpenOptions::new().append(true).open(&self.path)?;
-        (state.log_is_empty, state.unlogged) = (false, 0);
+        (state.log_bytes, state.unlogged) = (lines.len(), 0);
         Ok(())
     }
 
@@ -198,11 +223,15 @@ impl Spans {
             state.first += 1;
         }
         state.unlogged = state.unlogged.min(state.queue.len());
-        if state.queue.is_empty() && !state.log_is_empty {
-            match state.log.set_len(0) {
-                Ok(()) => state.log_is_empty = true,
-                Err(error) => tracing::warn!(%error, "the spool of spans could not be shortened"),
-            }
+        let shortened = if state.queue.is_empty() && state.log_bytes > 0 {
+            state.log.set_len(0).map(|()| state.log_bytes = 0)
+        } else if state.log_bytes > state.bytes + ACKNOWLEDGED_MAX {
+            self.rewrite(&mut state)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = shortened {
+            tracing::warn!(%error, "the spool of spans could not be shortened");
         }
     }
 
@@ -212,9 +241,9 @@ impl Spans {
     }
 
     async fn deliver_all(&self, control: Control) {
-        let earlier = std::mem::take(&mut *self.earlier.lock().unwrap_or_else(PoisonError::into_inner));
-        for (boot, path) in earlier {
+        while let Some((boot, path)) = self.oldest() {
             deliver_log(&control, &boot, &path).await;
+            self.earlier().pop_front();
         }
         let mut backoff = Backoff::new();
         loop {
@@ -263,8 +292,10 @@ impl State {
             return;
         }
         let numbered = (self.first + skipped as u64..).zip(self.queue.range(skipped..));
-        (self.unlogged, self.log_is_empty) = (0, false);
-        if let Err(error) = self.log.write_all(&lines(numbered)) {
+        let lines = lines(numbered);
+        self.unlogged = 0;
+        self.log_bytes += lines.len();
+        if let Err(error) = self.log.write_all(&lines) {
             tracing::warn!(%error, "spans could not be written to the spool");
         }
     }
@@ -327,134 +358,36 @@ async fn deliver_log(control: &Control, boot: &BootId, path: &Path) {
             return;
         }
     };
-    let mut backoff = Backoff::new();
+    let send = |batch| async {
+        let mut acks = control.stream_spans(futures::stream::iter([batch])).await?;
+        Ok(acks.message().await?)
+    };
     for batch in batches(boot, &spans) {
-        loop {
-            let sent = async {
-                let mut acks = control.stream_spans(futures::stream::iter([batch.clone()])).await?;
-                Ok::<_, CallError>(acks.message().await?)
-            };
-            match sent.await {
-                Ok(_) => break,
-                Err(CallError::Refused(reason)) => {
-                    tracing::error!(reason, "the ledger does not take an earlier life's spans");
-                    break;
-                }
-                Err(CallError::Away(_)) => backoff.wait().await,
-            }
-        }
+        deliver_batch(&batch, send).await;
     }
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!(file = %path.display(), %error, "an earlier life's spans are delivered and stay on disk");
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use kybernis_core::ids::{RunId, SpanId};
-    use kybernis_core::ksp::{SpanStart, SpanType};
-    use kybernis_core::time::Timestamp;
-
-    use super::*;
-
-    fn span(name: &str, filler: usize) -> KspEvent {
-        let (run, id) = (RunId::new("run").unwrap(), SpanId::new(name).unwrap());
-        KspEvent::SpanStart(SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, &"x".repeat(filler)))
-    }
-
-    #[test]
-    fn a_later_life_reads_what_was_not_acknowledged() {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        spans.record(Kind::Kept, &[span("a", 1), span("b", 1)]);
-        OpenOptions::new().append(true).open(&spans.path).unwrap().write_all(b"3 k {\"torn").unwrap();
-        let again = Spans::open(folder.path(), &BootId::new("boot-2").unwrap()).unwrap();
-        let earlier = again.earlier.lock().unwrap().clone();
-        assert_eq!(earlier[0].0.as_str(), "boot-1");
-        assert_eq!(read_log(&earlier[0].1).unwrap().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 2]);
-    }
-
-    #[test]
-    fn a_read_is_logged_with_others_and_what_is_acknowledged_first_leaves_a_gap_that_a_later_life_minds() {
-        let folder = tempfile::tempdir().unwrap();
-        let boot = BootId::new("boot-1").unwrap();
-        let spans = Spans::open(folder.path(), &boot).unwrap();
-        let logged = || read_log(&spans.path).unwrap();
-        spans.record(Kind::Kept, &[span("a", 1)]);
-        spans.record(Kind::Read, &[span("b", 1), span("c", 1)]);
-        assert_eq!(logged().len(), 1, "a read was written alone");
-        spans.acknowledged(2);
-        spans.state().write_log();
-        assert_eq!(logged().iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1, 3]);
-        let again = batches(&boot, &logged());
-        assert_eq!(again.iter().map(|batch| (batch.first_seq, batch.spans.len())).collect::<Vec<_>>(), [(1, 1), (3, 1)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_read_is_in_the_log_a_moment_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        spans.record(Kind::Read, &[span("a", 1)]);
-        assert!(tokio::time::timeout(GATHER * 2, spans.keep_log()).await.is_err(), "the log is kept for ever");
-        assert_eq!(read_log(&spans.path).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn batches_are_bounded_in_bytes() {
-        let folder = tempfile::tempdir().unwrap();
-        let boot = BootId::new("boot-1").unwrap();
-        let spans = Spans::open(folder.path(), &boot).unwrap();
-        for _ in 0..3 {
-            spans.record(Kind::Kept, &[span("a", BATCH_BYTES / 2)]);
+/// Sends a batch until the ledger has acknowledged it, or says that it never will.
+async fn deliver_batch<F>(batch: &v1::SpanBatch, send: impl Fn(v1::SpanBatch) -> F)
+where
+    F: Future<Output = Result<Option<v1::SpanAck>, CallError>>,
+{
+    let mut backoff = Backoff::new();
+    loop {
+        match send(batch.clone()).await {
+            Ok(Some(_)) => return,
+            // The ledger is going, and ends its streams in good order: that is no acknowledgement.
+            Ok(None) | Err(CallError::Away(_)) => backoff.wait().await,
+            Err(CallError::Refused(reason)) => {
+                tracing::error!(reason, "the ledger does not take an earlier life's spans");
+                return;
+            }
         }
-        spans.record(Kind::Kept, &[span("b", BATCH_BYTES * 2), span("c", 1)]);
-        let mut sizes = Vec::new();
-        let logged = read_log(&spans.path).unwrap();
-        while let Some(batch) = spans.batch() {
-            sizes.push(batch.spans.len());
-            spans.acknowledged(batch.first_seq + batch.spans.len() as u64 - 1);
-        }
-        assert_eq!(sizes, [1, 1, 1, 1, 1]);
-        assert_eq!(batches(&boot, &logged).iter().map(|batch| batch.spans.len()).collect::<Vec<_>>(), sizes);
-    }
-
-    #[test]
-    fn without_reads_the_oldest_of_the_rest_go_and_are_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        for _ in 0..BATCH + 400 {
-            spans.record(Kind::Kept, &[span("a", BYTES_MAX / (BATCH + 300))]);
-        }
-        assert!(spans.dropped() > 0);
-        assert!(spans.state().bytes <= BYTES_MAX);
-    }
-
-    #[test]
-    fn when_full_the_oldest_reads_go_and_are_counted_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        let each = BYTES_MAX / 1000;
-        for n in 0..600 {
-            spans.record(Kind::Read, &[span(&format!("read-{n}"), each)]);
-            spans.record(Kind::Kept, &[span(&format!("kept-{n}"), each)]);
-        }
-        assert!(spans.dropped() > 0);
-        let state = spans.state();
-        let kept = state.queue.iter().filter(|span| span.kind == Kind::Kept).count();
-        assert_eq!((kept, state.queue.len()), (600, 1200 - usize::try_from(state.dropped).unwrap()));
-        drop(state);
-        let numbers: Vec<u64> = read_log(&spans.path).unwrap().iter().map(|(number, _)| *number).collect();
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "numbers close up");
-    }
-
-    #[test]
-    fn what_is_acknowledged_leaves_the_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let spans = Spans::open(folder.path(), &BootId::new("boot-1").unwrap()).unwrap();
-        spans.record(Kind::Kept, &[span("a", 1), span("b", 1)]);
-        spans.acknowledged(1);
-        assert_eq!(spans.batch().unwrap().first_seq, 2);
-        spans.acknowledged(2);
-        assert!(spans.is_empty() && fs::metadata(&spans.path).unwrap().len() == 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

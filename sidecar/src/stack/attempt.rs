@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderValue, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use kybernis_core::key::is_credential;
 use kybernis_core::machine::retry::AttemptEnd;
 use kybernis_core::machine::{DoubtCause, NotSentProof, SettleOutcome};
@@ -59,10 +59,13 @@ impl Attempt<'_> {
         let key_header = self.effect.judged.far_side_key_header(&self.effect.call);
         let mut hop =
             Hop { route: self.effect.call.route.clone(), uri: self.effect.call.uri.clone(), headers: self.headers(key_header.as_ref()) };
+        // Who sent us on did nothing itself, but it has had the request: no later hop proves that nothing was sent.
+        let mut sent_on = None;
         for _ in 0..HOPS {
-            let (heard, word) = match self.send(&hop, key_header.is_some()).await {
-                Ok(heard) => heard,
-                Err(ended) => return ended,
+            let (heard, word) = match (self.send(&hop, key_header.is_some()).await, sent_on.take()) {
+                (Ok(heard), _) => heard,
+                (Err(Ended::NotSent { .. }), Some(heard)) => return Ended::Rejected { heard, not_executed: false },
+                (Err(ended), _) => return ended,
             };
             let status = heard.head.status.as_u16();
             match word {
@@ -75,7 +78,10 @@ impl Attempt<'_> {
                 }
                 Word::Cut(cut) => return Ended::InDoubt { cause: cause_of_cut(cut), status: Some(status), retry_after: None },
                 Word::GoesOn => match self.onward(&hop, &heard).filter(|_| !broken("the_effect_goes_on_at_location")) {
-                    Some(next) => hop = next,
+                    Some(next) => {
+                        hop = next;
+                        sent_on = Some(heard);
+                    }
                     // Where it may not go on, the far side's word stands: it did nothing itself.
                     None => return Ended::Rejected { heard, not_executed: false },
                 },
@@ -104,7 +110,7 @@ impl Attempt<'_> {
             let detail = "the request's body has streamed past and cannot be sent again".to_owned();
             return Err(Ended::NotSent { proof: NotSentProof::ZeroBytesWritten, detail });
         };
-        let request = request(&self.effect.call, hop, body);
+        let request = request(&self.effect.call.method, &hop.uri, hop.headers.clone(), body);
         let permit = self.permit();
         let deadline = self.deadline();
         let exchange = async {
@@ -157,7 +163,7 @@ impl Attempt<'_> {
         let next = Call::read(parts, route.clone(), call.controls.clone(), &self.effect.identity, call.began.0).ok()?;
         let snapshot = &self.effect.judged.snapshot;
         let tool = snapshot.policy().set().resolve(&next.head);
-        let judged = judge::judge(snapshot, tool, &next, &self.effect.intake, &self.effect.identity).ok()?;
+        let judged = judge::judge(snapshot, tool, &next, &self.effect.intake, &self.effect.identity, Vec::new()).ok()?;
         (judged.judgement.verdict == Verdict::Allow || broken("a_redirect_asks_policy")).then_some(Hop { route, uri, headers })
     }
 }
@@ -184,15 +190,15 @@ impl Effect {
     }
 }
 
-fn request(call: &Call, hop: &Hop, body: SendBody) -> Request<SendBody> {
+pub(super) fn request(method: &Method, uri: &Uri, headers: HeaderMap, body: SendBody) -> Request<SendBody> {
     let mut request = Request::new(body);
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = hop.uri.clone();
-    *request.headers_mut() = hop.headers.clone();
+    *request.method_mut() = method.clone();
+    *request.uri_mut() = uri.clone();
+    *request.headers_mut() = headers;
     request
 }
 
-fn ended_of(failure: SendFailure) -> Ended {
+pub(super) fn ended_of(failure: SendFailure) -> Ended {
     match failure {
         SendFailure::NotSent(proof) => Ended::NotSent { detail: proof.to_string(), proof: proof_of(&proof) },
         SendFailure::Doubt(doubt) => Ended::InDoubt { cause: cause_of(doubt), status: None, retry_after: None },

@@ -54,14 +54,15 @@ impl Call {
         identity: &Identity,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
+        // What the agent's `Connection` takes off is off before anything is judged, and before anything of ours is put on.
+        crate::upstream::strip_agents_hop(&mut parts.headers);
         let bad = |problem: String| Refusal::new(Code::BadRequest, problem);
         let host = match &route.authority.host {
             Host::Name(name) => name.to_string(),
             Host::Ip(ip) => ip.to_string(),
         };
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let overridden = METHOD_OVERRIDE_HEADERS.iter().find_map(|name| parts.headers.get(*name)).and_then(|value| value.to_str().ok());
-        let overridden = overridden.filter(|_| !broken("an_override_is_the_method"));
+        let overridden = method_override(&parts.headers).map_err(bad)?.filter(|_| !broken("an_override_is_the_method"));
         let head = CallHead::new(parts.method.as_str(), overridden, &host, route.authority.port, parts.uri.path())
             .map_err(|error| bad(format!("The destination's host: {error}.")))?;
         let url = key::Target::new(route.scheme.as_str(), &route.authority.host.to_string(), route.authority.port, path)
@@ -73,12 +74,23 @@ impl Call {
             Some(_) | None => (identity.run.clone(), identity.explicit_run),
         };
         let upgrade = crate::upstream::wants_upgrade(&parts.headers) && (head.is_read() || broken("only_a_read_becomes_a_session"));
-        if !upgrade {
-            // Whoever offers one may be answered without it (RFC 9110, 7.8): an effect stays an effect.
-            parts.headers.remove(UPGRADE);
-        }
         let http::request::Parts { method, uri, headers, .. } = parts;
         Ok(Self { method, uri, headers, route, head, url, controls, run, explicit_run, grpc, upgrade, began: (now, Instant::now()) })
+    }
+
+    /// Whether the caller asks to change protocols, be it by a method that does something by itself.
+    pub(super) fn offers_upgrade(&self) -> bool {
+        crate::upstream::wants_upgrade(&self.headers)
+    }
+
+    /// Takes the offer off. Whoever makes one may be answered without it (RFC 9110, 7.8): an effect stays an effect.
+    pub(super) fn decline_upgrade(&mut self) {
+        self.headers.remove(UPGRADE);
+    }
+
+    /// Puts the call into the sidecar's own run: what it names is another agent's, and would not take its spans.
+    pub(super) fn belongs_to(&mut self, identity: &Identity) {
+        (self.run, self.explicit_run) = (identity.run.clone(), identity.explicit_run);
     }
 
     /// `METHOD host/path`, for people.
@@ -105,6 +117,23 @@ impl Call {
             body,
         }
     }
+}
+
+/// The method that the override headers name, if any. A far side may obey any of them, so they must agree.
+fn method_override(headers: &HeaderMap) -> Result<Option<&str>, String> {
+    let mut found: Option<&str> = None;
+    for name in METHOD_OVERRIDE_HEADERS {
+        for value in headers.get_all(name) {
+            let value = value.to_str().map_err(|_| format!("{name}: has a character that is not visible ASCII."))?.trim();
+            match found {
+                Some(first) if !first.eq_ignore_ascii_case(value) => {
+                    return Err(format!("{name} says {value:?} where another override says {first:?}; name one method."));
+                }
+                Some(_) | None => found = Some(value),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// A fresh span's name.

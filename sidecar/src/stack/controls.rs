@@ -28,25 +28,29 @@ pub(crate) struct Controls {
     pub(super) unknown: Vec<String>,
 }
 
-/// Reads the control headers and takes them off.
+/// Reads the control headers and takes them off, those of a request too whose headers make no sense.
 pub(crate) fn take(headers: &mut HeaderMap) -> Result<Controls, Refusal> {
     let names: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(PREFIX)).cloned().collect();
     let idempotency = HeaderName::from_static("idempotency-key");
     if names.is_empty() && !headers.contains_key(&idempotency) {
         return Ok(Controls::default());
     }
-    let ours = headers.get_all("x-kyb-idempotency-key").iter().map(http::HeaderValue::as_bytes);
-    let ietf = headers.get_all(&idempotency).iter().map(http::HeaderValue::as_bytes);
-    let key = key::of_headers(ours, ietf).map_err(|error| Refusal::new(Code::IdempotencyKeyInvalid, format!("{error}.")))?;
-    let mut controls = Controls { key, ..Controls::default() };
+    let controls = read(headers, &names, &idempotency);
     for name in names {
-        if name.as_str() != "x-kyb-idempotency-key" {
-            let value = single(headers, &name)?;
-            controls.set(name.as_str(), value)?;
-        }
         if !broken("control_headers_stay_here") {
             headers.remove(&name);
         }
+    }
+    controls
+}
+
+fn read(headers: &HeaderMap, names: &[HeaderName], idempotency: &HeaderName) -> Result<Controls, Refusal> {
+    let ours = headers.get_all("x-kyb-idempotency-key").iter().map(http::HeaderValue::as_bytes);
+    let ietf = headers.get_all(idempotency).iter().map(http::HeaderValue::as_bytes);
+    let key = key::of_headers(ours, ietf).map_err(|error| Refusal::new(Code::IdempotencyKeyInvalid, format!("{error}.")))?;
+    let mut controls = Controls { key, ..Controls::default() };
+    for name in names.iter().filter(|name| name.as_str() != "x-kyb-idempotency-key") {
+        controls.set(name.as_str(), single(headers, name)?)?;
     }
     Ok(controls)
 }

@@ -11,6 +11,7 @@ use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::text::shortened;
 use kybernis_core::time::Millis;
 use kybernis_proto::{DecideAnswer, DecideParts, NOTE_MAX, v1};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Stack;
@@ -87,15 +88,30 @@ impl Stack {
             };
             given_up.answered();
             return Ok(match answered {
-                DecideAnswer::Grant(grant) => {
-                    Decided::Granted { grant, send_by: asked_at.after(SEND_WITHIN), lease_end: asked_at.after(LEASE) }
-                }
+                DecideAnswer::Grant(grant) => granted(grant, asked_at),
                 DecideAnswer::Replay(replay) => Decided::Replay(replay),
                 DecideAnswer::PolicyStale(_) => Decided::Stale,
                 DecideAnswer::Refuse(refuse) if waits_on(&refuse) && began.elapsed() < hold_for => continue,
                 DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
             });
         }
+    }
+
+    /// Audit mode's question: asked once, beside an exchange that goes whatever the answer. So it is never given up, which would
+    /// be proof that nothing was sent.
+    pub(super) fn ask_beside(self: &Arc<Self>, ask: &Ask<'_>) -> Result<JoinHandle<Result<Decided, Refusal>>, Refusal> {
+        let message = self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO);
+        let (stack, asked_at) = (Arc::clone(self), self.clock.now());
+        let asking = async move {
+            let answered = stack.ask_until_answered(message, Duration::ZERO).await?;
+            Ok(match answered {
+                DecideAnswer::Grant(grant) => granted(grant, asked_at),
+                DecideAnswer::Replay(replay) => Decided::Replay(replay),
+                DecideAnswer::PolicyStale(_) => Decided::Stale,
+                DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
+            })
+        };
+        Ok(self.tasks.spawn(asking))
     }
 
     /// The same message again and again until the ledger answers it, within the hold.
@@ -174,10 +190,15 @@ impl Stack {
             lease: lease_ms(),
             patience_over: false,
             adopts: None,
+            audit: ask.judged.audits(),
             notes: notes(ask),
         };
         DecideParts { decide, probe_request, wait: millis(wait), hold: millis(hold) }.to_message()
     }
+}
+
+fn granted(grant: Grant, asked_at: BootInstant) -> Decided {
+    Decided::Granted { grant, send_by: asked_at.after(SEND_WITHIN), lease_end: asked_at.after(LEASE) }
 }
 
 /// 503: nothing was sent, and asking again later may succeed.
@@ -200,11 +221,11 @@ fn decision_id() -> Result<DecisionId, Refusal> {
 
 /// What the span says of the call besides: what Audit mode would have done, and control headers that mean nothing here.
 fn notes(ask: &Ask<'_>) -> BTreeMap<String, String> {
-    let audit = ask.judged.judgement.audit.iter().take(AUDIT_NOTED).zip(1..);
-    let audit = audit.map(|(note, n)| {
-        let text = format!("{} by {}: {}", note.verdict.name(), note.policy_id, note.reason.as_deref().unwrap_or("no reason given"));
-        (format!("audit_{n}"), shortened(&text, NOTE_MAX))
+    let by_policy = ask.judged.judgement.audit.iter().map(|note| {
+        format!("{} by {}: {}", note.verdict.name(), note.policy_id, note.reason.as_deref().unwrap_or("no reason given"))
     });
+    let besides = ask.judged.noted.iter().map(|refusal| format!("{}: {}", refusal.code, refusal.detail));
+    let audit = by_policy.chain(besides).take(AUDIT_NOTED).zip(1..).map(|(text, n)| (format!("audit_{n}"), shortened(&text, NOTE_MAX)));
     let unknown = &ask.call.controls.unknown;
     let unknown = (!unknown.is_empty()).then(|| ("unknown_control_headers".to_owned(), shortened(&unknown.join(", "), NOTE_MAX)));
     audit.chain(unknown).collect()

@@ -12,7 +12,7 @@ use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::time::Millis;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::attempt::{cause_of_cut, is_empty};
@@ -20,11 +20,11 @@ use super::caller::Caller;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Word, at_end, cut_of};
 use super::record::{Stamp, strip, stripped};
-use super::reply::{self, Teller};
+use super::reply::{self, Room, Teller};
 use super::settle::Recorded;
 use super::{call, never_stored};
 use crate::body::{self, ResponseBody};
-use crate::upstream::AnswerBody;
+use crate::upstream::{AnswerBody, Cut};
 
 /// Longest body that is kept for replay.
 const KEPT_MAX: u64 = 8 * 1024 * 1024;
@@ -32,39 +32,48 @@ const KEPT_MAX: u64 = 8 * 1024 * 1024;
 const UNREAD_MAX: usize = 256 * 1024;
 
 /// An answer's body as it passes: its digest, and its bytes while they are few enough to be kept.
-struct Passing {
+pub(super) struct Passing {
     hash: Sha256,
-    len: u64,
+    pub(super) len: u64,
     kept: Option<Vec<Bytes>>,
-    room: Vec<OwnedSemaphorePermit>,
+    room: Vec<Room>,
     shared_room: Arc<Semaphore>,
 }
 
 impl Passing {
-    fn new(shared_room: Arc<Semaphore>) -> Self {
+    pub(super) fn new(shared_room: Arc<Semaphore>) -> Self {
         Self { hash: Sha256::new(), len: 0, kept: Some(Vec::new()), room: Vec::new(), shared_room }
     }
 
-    fn take(&mut self, data: &Bytes) {
+    /// Takes a piece in; the room that it takes while it is kept, or on its way to the caller.
+    fn take(&mut self, data: &Bytes) -> Option<Room> {
         self.hash.update(data);
         self.len += data.len() as u64;
-        let Some(kept) = &mut self.kept else { return };
+        let kept = self.kept.as_mut()?;
         let wanted = u32::try_from(data.len()).unwrap_or(u32::MAX);
         match Arc::clone(&self.shared_room).try_acquire_many_owned(wanted) {
             Ok(room) if self.len <= KEPT_MAX => {
-                self.room.push(room);
+                let room = Arc::new(room);
+                self.room.push(Arc::clone(&room));
                 kept.push(data.clone());
+                Some(room)
             }
             // Too long, or too many at once: a repeat is told its digest instead.
             Ok(_) | Err(_) => {
                 self.kept = None;
                 self.room.clear();
+                None
             }
         }
     }
 
+    /// The body, where all of it is kept and it has at most `bound` bytes.
+    pub(super) fn whole(&self, bound: u64) -> Option<Vec<u8>> {
+        self.kept.as_ref().filter(|_| self.len <= bound).map(|kept| kept.concat())
+    }
+
     /// The answer for the record, its body, and the room that the body takes until it is there.
-    fn stored(self, head: &http::response::Parts, trailers: Option<&HeaderMap>) -> (StoredAnswer, Vec<u8>, Vec<OwnedSemaphorePermit>) {
+    pub(super) fn stored(self, head: &http::response::Parts, trailers: Option<&HeaderMap>) -> (StoredAnswer, Vec<u8>, Vec<Room>) {
         let stored = self.kept.is_some();
         let body = self.kept.map(|kept| kept.concat()).unwrap_or_default();
         let end_to_end = |headers: &HeaderMap| call::pairs(headers).into_iter().filter(|(name, _)| !never_stored(name)).collect();
@@ -81,9 +90,9 @@ impl Passing {
 }
 
 /// How a streamed body ended.
-enum Streamed {
+pub(super) enum Streamed {
     Whole(Option<HeaderMap>),
-    Broken(DoubtCause),
+    Cut(Cut),
 }
 
 impl Effect {
@@ -92,7 +101,7 @@ impl Effect {
         self.put_on_record(granted, outcome, Vec::new(), 0).await
     }
 
-    async fn put_on_record(&self, granted: &Granted, outcome: SettleOutcome, body: Vec<u8>, bytes_in: u64) -> Recorded {
+    pub(super) async fn put_on_record(&self, granted: &Granted, outcome: SettleOutcome, body: Vec<u8>, bytes_in: u64) -> Recorded {
         let latency = u64::try_from(granted.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let settle = Settle {
             boot: self.stack.control.boot().clone(),
@@ -125,6 +134,18 @@ impl Effect {
             HeardBody::Streaming { first, .. } if withheld_head => {
                 self.deliver_whole(heard.head, first.unwrap_or_default(), None, granted, caller).await;
             }
+            // Nothing could be withheld behind this head but the end of the message itself.
+            HeardBody::Streaming { first: None, rest } if announced(&heard.head) == Some(0) => {
+                let (mut unheard, _) = reply::channel(None);
+                let mut passing = Passing::new(Arc::clone(&self.stack.room));
+                match stream(None, rest, &mut passing, &mut unheard, granted.at + EFFECT_MAX).await {
+                    Streamed::Whole(trailers) => self.deliver_whole(heard.head, Bytes::new(), trailers, granted, caller).await,
+                    Streamed::Cut(cut) => {
+                        let status = Some(heard.head.status.as_u16());
+                        self.in_doubt(granted, SettleOutcome::InDoubt { cause: cause_of_cut(cut), status }, caller).await;
+                    }
+                }
+            }
             HeardBody::Streaming { first, rest } => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
         }
     }
@@ -138,7 +159,7 @@ impl Effect {
         caller: &mut Caller,
     ) {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
-        passing.take(&bytes);
+        let on_its_way = passing.take(&bytes);
         let (answer, body, room) = passing.stored(&head, trailers.as_ref());
         let (status, bytes_in) = (answer.status, answer.len);
         let recorded = self.put_on_record(granted, SettleOutcome::Completed(answer), body, bytes_in).await;
@@ -147,7 +168,7 @@ impl Effect {
             return self.not_on_record(status, granted, caller);
         }
         let (mut teller, withheld) = reply::channel((!bytes.is_empty()).then_some(bytes.len() as u64));
-        teller.data(bytes.clone(), None);
+        teller.data(bytes.clone(), on_its_way);
         let body = if bytes.is_empty() && trailers.is_none() { body::empty() } else { withheld.boxed_unsync() };
         teller.end(trailers);
         self.hand_over(head, body, granted, caller);
@@ -162,14 +183,13 @@ impl Effect {
         granted: &Granted,
         caller: &mut Caller,
     ) {
-        let announced = head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let (mut teller, withheld) = reply::channel(announced);
+        let (mut teller, withheld) = reply::channel(announced(&head));
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         let (status, kept_head) = (head.status.as_u16(), clone_of(&head));
         self.hand_over(head, withheld.boxed_unsync(), granted, caller);
-        let streamed = self.stream(first, rest, &mut passing, &mut teller, granted).await;
+        let streamed = stream(first, rest, &mut passing, &mut teller, granted.at + EFFECT_MAX).await;
         let outcome = match streamed {
-            Streamed::Broken(cause) => Err(SettleOutcome::InDoubt { cause, status: Some(status) }),
+            Streamed::Cut(cut) => Err(SettleOutcome::InDoubt { cause: cause_of_cut(cut), status: Some(status) }),
             Streamed::Whole(trailers) => match at_end(told, trailers.as_ref()) {
                 Word::Rejected { not_executed } => Ok((SettleOutcome::Rejected { status, not_executed }, trailers)),
                 Word::Completed | Word::GoesOn => {
@@ -190,39 +210,6 @@ impl Effect {
             Err(doubt) => {
                 self.on_record(granted, doubt).await;
                 teller.breaks_off("effect_in_doubt");
-            }
-        }
-    }
-
-    /// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
-    async fn stream(
-        &self,
-        first: Option<Bytes>,
-        mut rest: AnswerBody,
-        passing: &mut Passing,
-        teller: &mut Teller,
-        granted: &Granted,
-    ) -> Streamed {
-        let deadline = granted.at + EFFECT_MAX;
-        let unread = Arc::new(Semaphore::new(UNREAD_MAX));
-        let mut trailers = None;
-        let mut next = first;
-        loop {
-            if let Some(data) = next.take() {
-                passing.take(&data);
-                let room =
-                    if passing.kept.is_some() || teller.is_deserted() { None } else { room_for(&unread, data.len(), deadline).await };
-                teller.data(data, room);
-            }
-            match tokio::time::timeout_at(deadline, rest.frame()).await {
-                Err(_) => return Streamed::Broken(DoubtCause::Timeout),
-                Ok(None) => return Streamed::Whole(trailers),
-                Ok(Some(Err(_))) if broken("a_body_cut_short_is_doubt") => return Streamed::Whole(trailers),
-                Ok(Some(Err(error))) => return Streamed::Broken(cause_of_cut(cut_of(&error))),
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => next = Some(data),
-                    Err(frame) => trailers = stripped(frame).into_trailers().ok(),
-                },
             }
         }
     }
@@ -268,6 +255,38 @@ impl Effect {
     }
 }
 
+/// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
+pub(super) async fn stream(
+    first: Option<Bytes>,
+    mut rest: AnswerBody,
+    passing: &mut Passing,
+    teller: &mut Teller,
+    deadline: Instant,
+) -> Streamed {
+    let unread = Arc::new(Semaphore::new(UNREAD_MAX));
+    let mut trailers = None;
+    let mut next = first;
+    loop {
+        if let Some(data) = next.take() {
+            let room = match passing.take(&data) {
+                None if !teller.is_deserted() => room_for(&unread, data.len(), deadline).await,
+                kept => kept,
+            };
+            teller.data(data, room);
+        }
+        match tokio::time::timeout_at(deadline, rest.frame()).await {
+            Err(_) => return Streamed::Cut(Cut::Timeout),
+            Ok(None) => return Streamed::Whole(trailers),
+            Ok(Some(Err(_))) if broken("a_body_cut_short_is_doubt") => return Streamed::Whole(trailers),
+            Ok(Some(Err(error))) => return Streamed::Cut(cut_of(&error)),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => next = Some(data),
+                Err(frame) => trailers = stripped(frame).into_trailers().ok(),
+            },
+        }
+    }
+}
+
 fn finish(teller: Teller, trailers: Option<HeaderMap>, recorded: &Recorded) {
     match recorded {
         Recorded::Acknowledged(_) | Recorded::Spooled => teller.end(trailers),
@@ -275,12 +294,17 @@ fn finish(teller: Teller, trailers: Option<HeaderMap>, recorded: &Recorded) {
     }
 }
 
-async fn room_for(unread: &Arc<Semaphore>, bytes: usize, deadline: Instant) -> Option<OwnedSemaphorePermit> {
+async fn room_for(unread: &Arc<Semaphore>, bytes: usize, deadline: Instant) -> Option<Room> {
     let wanted = u32::try_from(bytes.min(UNREAD_MAX)).unwrap_or(u32::MAX);
-    tokio::time::timeout_at(deadline, Arc::clone(unread).acquire_many_owned(wanted)).await.ok()?.ok()
+    tokio::time::timeout_at(deadline, Arc::clone(unread).acquire_many_owned(wanted)).await.ok()?.ok().map(Arc::new)
 }
 
-fn clone_of(head: &http::response::Parts) -> http::response::Parts {
+/// The length that the head announces.
+pub(super) fn announced(head: &http::response::Parts) -> Option<u64> {
+    head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+pub(super) fn clone_of(head: &http::response::Parts) -> http::response::Parts {
     let mut copy = Response::new(()).into_parts().0;
     copy.status = head.status;
     copy.headers = head.headers.clone();

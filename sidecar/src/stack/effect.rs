@@ -21,6 +21,7 @@ use super::decide::{Ask, Decided, HOLD, ledger_away};
 use super::intake::{HashOfStream, Intake};
 use super::judge::{self, Judged, Named};
 use super::leases::Lease;
+use super::observe::Observed;
 use super::pass::WAIT_MAX;
 use super::record::{Span, span_type};
 use super::settle::Recorded;
@@ -81,6 +82,12 @@ impl Effect {
 
     async fn run(mut self, mut caller: Caller) {
         loop {
+            if self.judged.audits() {
+                match self.observe(&mut caller).await {
+                    Observed::Over => return,
+                    Observed::PolicyChanged => continue,
+                }
+            }
             match self.decide(&mut caller).await {
                 Ok(Decided::Granted { grant, send_by, lease_end }) => {
                     self.note_sent(&grant.effect);
@@ -137,7 +144,7 @@ impl Effect {
         for _ in 0..POLICY_CHANGES {
             let decided = self.stack.decide(&self.ask(), caller).await?;
             match decided {
-                Decided::Stale => self.judge_anew().await?,
+                Decided::Stale => self.judge_anew(HOLD).await?,
                 // The first answer belongs to a body that is known; so must this one be.
                 Decided::Replay(_) if self.named.fingerprint.is_none() => {
                     self.named.fingerprint = Some(self.intake.hash_rest().await?);
@@ -160,15 +167,17 @@ impl Effect {
         }
     }
 
-    async fn judge_anew(&mut self) -> Result<(), Refusal> {
+    /// Judges by the policy that comes next, if it comes `within` this time.
+    pub(super) async fn judge_anew(&mut self, within: Duration) -> Result<(), Refusal> {
         let old = self.judged.snapshot.digest();
-        let newer = tokio::time::timeout(HOLD, self.stack.control.newer_than(old)).await;
+        let newer = tokio::time::timeout(within, self.stack.control.newer_than(old)).await;
         newer.map_err(|_| {
             Refusal::new(Code::PolicyStale, "The policy in force has not reached this sidecar yet. Nothing was sent; ask again.")
         })?;
         let snapshot = self.stack.control.policy().ok_or_else(ledger_away)?;
-        let tool = judge::tool_of(&snapshot, &self.call)?;
-        self.judged = judge::judge(&snapshot, tool, &self.call, &self.intake, &self.identity)?;
+        let mut noted = Vec::new();
+        let tool = judge::tool_of(&snapshot, &self.call, &mut noted)?;
+        self.judged = judge::judge(&snapshot, tool, &self.call, &self.intake, &self.identity, noted)?;
         if let Some(denial) = self.judged.denial() {
             return Err(denial);
         }
@@ -190,7 +199,11 @@ impl Effect {
         loop {
             tries += 1;
             let ended = Attempt { effect: self, granted: &granted, tries, terms: terms.as_ref() }.carry_out().await;
-            let follows = self.follows(&ended, &granted, terms.as_ref(), tries, tainted);
+            let follows = match self.follows(&ended, &granted, terms.as_ref(), tries, tainted) {
+                // A claim of our own is one exchange; what follows it is the ledger's to decide.
+                Next::DecideAgain(_) if granted.claim.is_some() => Next::Stop,
+                follows => follows,
+            };
             if follows != Next::Stop {
                 self.note_try(&ended, tries);
             }
@@ -301,7 +314,7 @@ impl Effect {
     }
 
     /// 423 for the first caller too: 502 and 504 invite clients to retry.
-    async fn in_doubt(&self, granted: &Granted, outcome: SettleOutcome, caller: &mut Caller) {
+    pub(super) async fn in_doubt(&self, granted: &Granted, outcome: SettleOutcome, caller: &mut Caller) {
         let SettleOutcome::InDoubt { cause, status } = &outcome else { return };
         let (cause, status) = (*cause, *status);
         // That its fate is unknown is not an answer: who reads it has read nothing.
@@ -341,7 +354,7 @@ impl Effect {
         refuse::of_attempt(refusal, self.call.grpc, self.attempt)
     }
 
-    fn refusal_of(&self, refuse: Refuse) -> Refusal {
+    pub(super) fn refusal_of(&self, refuse: Refuse) -> Refusal {
         let hint = match refuse.code {
             Code::EffectInDoubt if !self.judged.tool.is_registered() => {
                 format!(" A ToolRegistration for {} with `effect.probe` would settle such doubts by itself.", self.call.head.host())

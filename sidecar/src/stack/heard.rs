@@ -121,14 +121,34 @@ impl Terms<'_> {
             }
         }
         let bytes = bytes.freeze();
-        let word = self.by_tool(&head, Json::parse(&bytes).ok().as_ref());
-        let word = word.unwrap_or_else(|| match trailers.as_ref().and_then(grpc_word).or_else(|| grpc_word(&head.headers)) {
-            _ if !self.is_grpc_answer(&head) => self.by_status(head.status.as_u16()),
+        let word = self.word_of(&head, Some(&bytes), trailers.as_ref());
+        (Heard::whole(head, bytes, trailers), word)
+    }
+
+    /// What a whole answer says; its body is `None` where it is longer than `outcome` may read.
+    pub(super) fn word_of(&self, head: &http::response::Parts, body: Option<&[u8]>, trailers: Option<&HeaderMap>) -> Word {
+        let status = head.status.as_u16();
+        if self.tool.is_not_executed(status) {
+            return Word::Rejected { not_executed: true };
+        }
+        if let Some(outcome) = self.tool.outcome_expression() {
+            let json = match body {
+                _ if !outcome.reads_response_body() => None,
+                Some(bytes) => Json::parse(bytes).ok(),
+                None => return Word::InDoubt,
+            };
+            if let Some(word) = self.by_tool(head, json.as_ref()) {
+                return word;
+            }
+        }
+        if !self.is_grpc_answer(head) {
+            return self.by_status(status);
+        }
+        match trailers.and_then(grpc_word).or_else(|| grpc_word(&head.headers)) {
             Some(word) if !broken("a_grpc_status_counts_where_the_tool_is_silent") => word,
             Some(_) => Word::Completed,
             None => Word::InDoubt,
-        });
-        (Heard::whole(head, bytes, trailers), word)
+        }
     }
 
     /// A call that fails says so in its head or right behind it; one that succeeds, behind its message.

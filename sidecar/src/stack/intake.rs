@@ -15,6 +15,7 @@ use kybernis_core::json::{Json, Pointer};
 use kybernis_core::key::{Fingerprinter, fingerprint};
 use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
+use tokio::time::Instant;
 
 use crate::body::{BodyError, RequestBody, SendBody};
 
@@ -43,21 +44,29 @@ pub(super) struct Intake {
     stream: bool,
     /// The body as JSON, where it is.
     pub(super) json: Option<Json>,
+    /// Why policy cannot see it as it should, for the caller; all of it is still at hand.
+    flaw: Option<Refusal>,
 }
 
 impl Intake {
     /// Nothing is read; the body passes as it comes.
     pub(super) fn streamed(body: RequestBody) -> Self {
         let rest = (!body.is_end_stream()).then_some(body);
-        Self { bytes: Bytes::new(), trailers: None, rest, spent: false, stream: false, json: None }
+        Self { rest, ..Self::whole(Bytes::new(), None) }
+    }
+
+    const fn whole(bytes: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self { bytes, trailers, rest: None, spent: false, stream: false, json: None, flaw: None }
     }
 
     /// Reads up to `bound` bytes.
     pub(super) async fn read(headers: &HeaderMap, body: RequestBody, bound: u64) -> Result<Self, Refusal> {
-        let reading = tokio::time::timeout(BUFFERED_WITHIN, Self::buffer(body, bound)).await;
-        let mut intake = reading.unwrap_or_else(|_| Err(too_slow()))?;
+        let mut intake = Self::buffer(body, bound).await?;
         if intake.rest.is_none() {
-            intake.json = parse(headers, &intake.bytes)?;
+            match parse(headers, &intake.bytes) {
+                Ok(json) => intake.json = json,
+                Err(refusal) => intake.flaw = Some(refusal),
+            }
         }
         Ok(intake)
     }
@@ -67,7 +76,16 @@ impl Intake {
         let mut first = Bytes::new();
         let mut more: Option<BytesMut> = None;
         let mut trailers = None;
-        while let Some(frame) = body.frame().await {
+        let until = Instant::now() + BUFFERED_WITHIN;
+        loop {
+            let frame = match tokio::time::timeout_at(until, body.frame()).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(Self::whole(more.map_or(first, BytesMut::freeze), trailers)),
+                Err(_) => {
+                    let bytes = more.map_or(first, BytesMut::freeze);
+                    return Ok(Self { rest: Some(body), flaw: Some(too_slow()), ..Self::whole(bytes, None) });
+                }
+            };
             let frame = frame.map_err(|_| Refusal::new(Code::BadRequest, "The request body was cut short."))?;
             match frame.into_data() {
                 Ok(data) => match &mut more {
@@ -85,17 +103,16 @@ impl Intake {
             }
             if more.as_ref().map_or(first.len(), BytesMut::len) > bound {
                 let bytes = more.map_or(first, BytesMut::freeze);
-                return Ok(Self { bytes, trailers: None, rest: Some(body), spent: false, stream: false, json: None });
+                return Ok(Self { rest: Some(body), ..Self::whole(bytes, None) });
             }
         }
-        Ok(Self { bytes: more.map_or(first, BytesMut::freeze), trailers, rest: None, spent: false, stream: false, json: None })
     }
 
     #[cfg(test)]
     pub(super) fn of_json(text: &str) -> Self {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
         let json = Json::parse(&bytes).ok();
-        Self { bytes, trailers: None, rest: None, spent: false, stream: false, json }
+        Self { json, ..Self::whole(bytes, None) }
     }
 
     /// The first message of a gRPC call, and its end where that comes with it. A unary client sends both at once; one that
@@ -104,9 +121,8 @@ impl Intake {
         let bound = usize::try_from(bound).unwrap_or(usize::MAX);
         let mut bytes = BytesMut::new();
         loop {
-            let ended = Self { bytes: Bytes::new(), trailers: None, rest: None, spent: false, stream: false, json: None };
             if body.is_end_stream() {
-                return Ok(Self { bytes: bytes.freeze(), ..ended });
+                return Ok(Self::whole(bytes.freeze(), None));
             }
             let patience = match bytes.len() {
                 _ if named && !broken("a_named_call_is_no_session") => BUFFERED_WITHIN,
@@ -115,9 +131,11 @@ impl Intake {
                 _ => BUFFERED_WITHIN,
             };
             let stream = match tokio::time::timeout(patience, body.frame()).await {
-                Err(_) if patience == BUFFERED_WITHIN => return Err(too_slow()),
+                Err(_) if patience == BUFFERED_WITHIN => {
+                    return Ok(Self { rest: Some(body), flaw: Some(too_slow()), ..Self::whole(bytes.freeze(), None) });
+                }
                 Err(_) => true,
-                Ok(None) => return Ok(Self { bytes: bytes.freeze(), ..ended }),
+                Ok(None) => return Ok(Self::whole(bytes.freeze(), None)),
                 Ok(Some(Err(_))) => return Err(Refusal::new(Code::BadRequest, "The request body was cut short.")),
                 Ok(Some(Ok(frame))) => {
                     bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data.as_ref()));
@@ -125,9 +143,14 @@ impl Intake {
                 }
             };
             if stream || bytes.len() > bound {
-                return Ok(Self { bytes: bytes.freeze(), trailers: None, rest: Some(body), spent: false, stream, json: None });
+                return Ok(Self { rest: Some(body), stream, ..Self::whole(bytes.freeze(), None) });
             }
         }
+    }
+
+    /// Takes the flaw, for whoever answers it.
+    pub(super) const fn flaw(&mut self) -> Option<Refusal> {
+        self.flaw.take()
     }
 
     /// Whether the caller keeps its side open.

@@ -24,6 +24,8 @@ pub(super) struct Judged {
     pub(super) tool: EffectiveTool,
     pub(super) facts: Facts,
     pub(super) judgement: Judgement,
+    /// What would have been refused besides, had the policies been enforced.
+    pub(super) noted: Vec<Refusal>,
 }
 
 /// What an effect is called.
@@ -39,20 +41,31 @@ pub(super) struct Named {
     pub(super) derived: DerivedMode,
 }
 
-/// What the endpoint means for this call.
-pub(super) fn tool_of(snapshot: &Snapshot, call: &Call) -> Result<EffectiveTool, Refusal> {
-    let set = snapshot.policy().set();
-    let tool = set.resolve(&call.head);
-    match &call.controls.tool {
-        Some(named) if !set.tool_fits(named, &call.head) => {
-            let detail = format!(
-                "X-Kyb-Tool names {named:?}, and no ToolRegistration of that name matches {}. Name one that does, or leave the header out.",
-                call.action()
-            );
-            Err(Refusal::new(Code::ToolNotRegistered, detail))
-        }
-        Some(_) | None => Ok(tool),
+/// Whether every policy that selects the agent is in Audit mode.
+pub(super) fn audits(snapshot: &Snapshot) -> bool {
+    snapshot.policy().settings().audit && !broken("audit_alters_nothing")
+}
+
+/// A refusal; in Audit mode a note of it.
+pub(super) fn unless_audited(snapshot: &Snapshot, noted: &mut Vec<Refusal>, refusal: Refusal) -> Result<(), Refusal> {
+    if audits(snapshot) {
+        noted.push(refusal);
+        return Ok(());
     }
+    Err(refusal)
+}
+
+/// What the endpoint means for this call.
+pub(super) fn tool_of(snapshot: &Snapshot, call: &Call, noted: &mut Vec<Refusal>) -> Result<EffectiveTool, Refusal> {
+    let set = snapshot.policy().set();
+    if let Some(named) = call.controls.tool.as_ref().filter(|named| !set.tool_fits(named, &call.head)) {
+        let detail = format!(
+            "X-Kyb-Tool names {named:?}, and no ToolRegistration of that name matches {}. Name one that does, or leave the header out.",
+            call.action()
+        );
+        unless_audited(snapshot, noted, Refusal::new(Code::ToolNotRegistered, detail))?;
+    }
+    Ok(set.resolve(&call.head))
 }
 
 /// Reads the body as far as this call's policy and effect need it.
@@ -61,14 +74,20 @@ pub(super) async fn take_in(
     tool: &EffectiveTool,
     call: &Call,
     body: crate::body::RequestBody,
+    noted: &mut Vec<Refusal>,
 ) -> Result<Intake, Refusal> {
     let wants = snapshot.policy().wants(&call.head, tool);
-    if tool.class() == Class::Read && !wants.body {
+    if call.upgrade || tool.class() == Class::Read && !wants.body {
         return Ok(Intake::streamed(body));
     }
     let bound = snapshot.policy().settings().body_bytes;
     let named = call.controls.key.is_some() || tool.has_key();
-    if call.grpc { Intake::read_grpc(body, bound, named).await } else { Intake::read(&call.headers, body, bound).await }
+    let read = if call.grpc { Intake::read_grpc(body, bound, named).await } else { Intake::read(&call.headers, body, bound).await };
+    let mut intake = read?;
+    match intake.flaw() {
+        Some(flaw) => unless_audited(snapshot, noted, flaw).map(|()| intake),
+        None => Ok(intake),
+    }
 }
 
 /// The verdict on a call whose body has been taken in.
@@ -78,6 +97,7 @@ pub(super) fn judge(
     call: &Call,
     intake: &Intake,
     identity: &Identity,
+    mut noted: Vec<Refusal>,
 ) -> Result<Judged, Refusal> {
     let policy = snapshot.policy();
     let wants = policy.wants(&call.head, &tool);
@@ -86,12 +106,13 @@ pub(super) fn judge(
             "The body is longer than the {} bytes that policy may buffer (`Policy.spec.bodyBytes`), and a rule or registration reads it.",
             policy.settings().body_bytes
         );
-        return Err(Refusal::new(Code::BodyTooLargeForPolicy, detail));
+        unless_audited(snapshot, &mut noted, Refusal::new(Code::BodyTooLargeForPolicy, detail))?;
+    } else if let Err(mismatch) = tool.check_body(intake.json.as_ref()) {
+        unless_audited(snapshot, &mut noted, Refusal::new(Code::SchemaMismatch, format!("{mismatch}.")))?;
     }
-    tool.check_body(intake.json.as_ref()).map_err(|mismatch| Refusal::new(Code::SchemaMismatch, format!("{mismatch}.")))?;
     let facts = if wants.facts || tool.outcome_expression().is_some() { facts(&tool, call, intake, identity) } else { Facts::new() };
     let judgement = policy.judge(&call.head, &tool, &facts);
-    Ok(Judged { snapshot: Arc::clone(snapshot), tool, facts, judgement })
+    Ok(Judged { snapshot: Arc::clone(snapshot), tool, facts, judgement, noted })
 }
 
 fn facts(tool: &EffectiveTool, call: &Call, intake: &Intake, identity: &Identity) -> Facts {
@@ -113,7 +134,29 @@ pub(super) const fn class_name(class: Class) -> &'static str {
     }
 }
 
+impl Named {
+    /// A call that makes no sense as an effect, in Audit mode: it means nothing that another could meet.
+    fn nothing(identity: &Identity, call: &Call) -> Self {
+        let secret = &identity.secret;
+        let means = key::fingerprint(uuid::Uuid::new_v4().as_bytes());
+        Self {
+            level: KeyLevel::Derived,
+            keys: Vec::new(),
+            hint: String::new(),
+            meaning: secret.meaning(call.head.method(), &call.url, means),
+            fingerprint: None,
+            principal: key::principal(secret, std::iter::empty()),
+            derived: DerivedMode::Off,
+        }
+    }
+}
+
 impl Judged {
+    /// Whether nothing may be refused, changed or replayed.
+    pub(super) fn audits(&self) -> bool {
+        audits(&self.snapshot)
+    }
+
     /// The refusal that a denial is.
     pub(super) fn denial(&self) -> Option<Refusal> {
         let Verdict::Deny(denial) = &self.judgement.verdict else { return None };
@@ -135,7 +178,13 @@ impl Judged {
     }
 
     /// Names the effect, most specific first: the tool's own key, the caller's, what it means.
-    pub(super) fn name(&self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {
+    pub(super) fn name(&mut self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {
+        self.names(call, intake, identity).or_else(|refusal| {
+            unless_audited(&self.snapshot, &mut self.noted, refusal).map(|()| Named::nothing(identity, call))
+        })
+    }
+
+    fn names(&self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {
         let secret = &identity.secret;
         let volatile = if broken("volatile_is_left_out") { &[] } else { self.tool.volatile() };
         let fingerprint = intake.fingerprint(volatile);

@@ -8,6 +8,7 @@
 //! 5 the way           passes (reads, samples, sessions)    pass
 //!                     or is an effect: Decide, dispatch,   effect, decide, attempt, heard,
 //!                     settle, answer                       deliver, settle, replay
+//!                     or, in Audit mode, is watched        observe
 //! ```
 
 mod alone;
@@ -23,6 +24,7 @@ pub(crate) mod heard;
 pub(crate) mod intake;
 mod judge;
 mod leases;
+mod observe;
 mod pass;
 mod probes;
 mod record;
@@ -125,7 +127,7 @@ impl Stack {
     /// Who we are and what holds; held a while for a ledger that is not there yet.
     async fn in_force(&self) -> Result<(Arc<Identity>, Arc<Snapshot>), Refusal> {
         if let (Some(identity), Some(snapshot)) = (self.control.identity(), self.control.policy()) {
-            return if snapshot.is_expired() {
+            return if snapshot.is_expired() && !judge::audits(&snapshot) {
                 Err(Refusal::new(Code::LedgerUnavailable, "The ledger has been away for so long that the last policy no longer counts."))
             } else {
                 Ok((identity, snapshot))
@@ -146,31 +148,39 @@ impl Stack {
             Ok(span) => span,
             Err(refusal) => return refuse::to_response(&refusal, grpc),
         };
+        let mut noted = Vec::new();
         let taken = controls::take(&mut parts.headers);
         let (controls, bad) = match taken {
             Ok(controls) => (controls, None),
             Err(refusal) => (controls::Controls::default(), Some(refusal)),
         };
-        let call = match Call::read(parts, arrival.target.clone(), controls, &identity, now()) {
+        let mut call = match Call::read(parts, arrival.target.clone(), controls, &identity, now()) {
             Ok(call) => call,
             Err(refusal) => return refuse::to_response(&refusal, grpc),
         };
-        if let Some(refusal) = bad {
+        if !call.upgrade && call.offers_upgrade() {
+            call.upgrade = judge::audits(&snapshot);
+            if !call.upgrade {
+                call.decline_upgrade();
+            }
+        }
+        if let Some(Err(refusal)) = bad.map(|refusal| judge::unless_audited(&snapshot, &mut noted, refusal)) {
             return self.refused(&call, &span, None, refusal);
         }
-        self.decided(Deciding { identity, snapshot, call, span, arrival, body }).await
+        self.decided(Deciding { identity, snapshot, call, span, arrival, body, noted }).await
     }
 
     /// From the parsed call to its way: it passes, it is an effect, or it is refused.
     async fn decided(self: Arc<Self>, deciding: Deciding) -> Response<ResponseBody> {
-        let Deciding { identity, snapshot, call, span, arrival, body } = deciding;
-        let tool = match judge::tool_of(&snapshot, &call) {
+        let Deciding { identity, snapshot, mut call, span, arrival, body, mut noted } = deciding;
+        let tool = match judge::tool_of(&snapshot, &call, &mut noted) {
             Ok(tool) => tool,
             Err(refusal) => return self.refused(&call, &span, None, refusal),
         };
-        let intake = if call.upgrade { Ok(Intake::streamed(body)) } else { judge::take_in(&snapshot, &tool, &call, body).await };
-        let judged = intake.and_then(|intake| judge::judge(&snapshot, tool, &call, &intake, &identity).map(|judged| (intake, judged)));
-        let (intake, judged) = match judged {
+        let intake = judge::take_in(&snapshot, &tool, &call, body, &mut noted).await;
+        let judged =
+            intake.and_then(|intake| judge::judge(&snapshot, tool, &call, &intake, &identity, noted).map(|judged| (intake, judged)));
+        let (intake, mut judged) = match judged {
             Ok(judged) => judged,
             Err(refusal) => return self.refused(&call, &span, None, refusal),
         };
@@ -178,11 +188,17 @@ impl Stack {
             return self.refused(&call, &span, Some(&judged), denial);
         }
         match way_of(&call, &intake, &judged) {
-            Ok(Way::Pass(_)) if self.runs.is_foreign(&self.control, &call).await => {
-                let detail = format!("Run {} belongs to another agent; use a run id of your own.", call.run);
-                self.refused(&call, &span, Some(&judged), Refusal::new(Code::RunForeign, detail))
+            Ok(Way::Pass(pass_as)) => {
+                if self.runs.is_foreign(&self.control, &call, judged.audits()).await {
+                    let detail = format!("Run {} belongs to another agent; use a run id of your own.", call.run);
+                    let foreign = Refusal::new(Code::RunForeign, detail);
+                    if let Err(refusal) = judge::unless_audited(&snapshot, &mut judged.noted, foreign) {
+                        return self.refused(&call, &span, Some(&judged), refusal);
+                    }
+                    call.belongs_to(&identity);
+                }
+                Pass { stack: self, call, judged, span, pass_as }.answer(intake, arrival).await
             }
-            Ok(Way::Pass(pass_as)) => Pass { stack: self, call, judged, span, pass_as }.answer(intake, arrival).await,
             Ok(Way::Effect) => match judged.name(&call, &intake, &identity) {
                 Ok(named) => {
                     let delivery = arrival.delivery;
@@ -213,6 +229,8 @@ struct Deciding {
     span: SpanId,
     arrival: Arrival,
     body: RequestBody,
+    /// What Audit mode lets pass.
+    noted: Vec<Refusal>,
 }
 
 /// How a call that is not denied goes on.

@@ -53,7 +53,7 @@ impl Pass {
     /// Sends it and streams the answer back.
     pub(super) async fn answer(mut self, mut intake: Intake, arrival: Arrival) -> Response<ResponseBody> {
         let terms = self.judged.snapshot.policy().retry(&self.call.head, &self.judged.tool);
-        let terms = terms.filter(|_| self.pass_as == As::Read && !self.call.controls.no_retries);
+        let terms = terms.filter(|_| self.pass_as == As::Read && !self.call.controls.no_retries && !self.judged.audits());
         let hash = HashOfStream::default();
         let mut attempt = 1;
         loop {
@@ -91,7 +91,9 @@ impl Pass {
         *request.uri_mut() = self.call.uri.clone();
         *request.headers_mut() = if again { self.call.headers.clone() } else { std::mem::take(&mut self.call.headers) };
         // A caller's key is a secret between it and us, and what is read needs none.
-        request.headers_mut().remove("idempotency-key");
+        if !self.judged.audits() {
+            request.headers_mut().remove("idempotency-key");
+        }
         request
     }
 
@@ -190,7 +192,7 @@ fn end_of(sent: &Result<Answer, SendFailure>) -> Option<(AttemptEnd, Option<kybe
 }
 
 /// A read has no fate to be in doubt about: 502, or 504 where nothing came in time.
-fn refusal_of(failure: &SendFailure) -> Refusal {
+pub(super) fn refusal_of(failure: &SendFailure) -> Refusal {
     match failure {
         SendFailure::Doubt(Doubt::Timeout) => {
             Refusal::new(Code::UpstreamTimeout, "The far side did not answer in the time that the RetryPolicy allows.")

@@ -9,7 +9,7 @@ use http_body::Frame;
 use kybernis_core::ids::{GateId, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanEnd, SpanPolicy, SpanStart, SpanStatus, SpanType, Usage};
 use kybernis_core::mutation::broken;
-use kybernis_core::policy::{AuditNote, Class};
+use kybernis_core::policy::Class;
 use kybernis_core::reason::Refusal;
 use kybernis_core::time::{Millis, Timestamp};
 
@@ -108,7 +108,7 @@ impl Span {
         let mut policy = SpanPolicy { verdict: Some("allow".to_owned()), ..SpanPolicy::default() };
         if let Some(judged) = judged {
             start.attributes.insert("tool".to_owned(), judged.tool.name().as_str().into());
-            note_audit(&judged.judgement.audit, &mut start.attributes);
+            note_audit(judged, &mut start.attributes);
             policy.policy_id = judged.policy_id();
             policy.reason = judged.judgement.reason.clone();
         }
@@ -171,13 +171,18 @@ impl Span {
     }
 }
 
-/// What policies in Audit mode would have done.
-pub(super) fn note_audit(notes: &[AuditNote], attributes: &mut BTreeMap<String, serde_json::Value>) {
-    if notes.is_empty() {
-        return;
+/// What would have been, had the policies in Audit mode been enforced.
+fn note_audit(judged: &Judged, attributes: &mut BTreeMap<String, serde_json::Value>) {
+    let by_policy = judged.judgement.audit.iter().map(|note| {
+        serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason})
+    });
+    let besides = judged.noted.iter().map(|refusal| {
+        serde_json::json!({"verdict": refusal.code.row().verdict, "code": refusal.code.as_str(), "reason": refusal.detail})
+    });
+    let notes: Vec<_> = by_policy.chain(besides).collect();
+    if !notes.is_empty() {
+        attributes.insert("audit".to_owned(), notes.into());
     }
-    let note = |note: &AuditNote| serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason});
-    attributes.insert("audit".to_owned(), notes.iter().map(note).collect());
 }
 
 /// What a call's span measures.

@@ -2,6 +2,7 @@
 //! is on record. What ends without a word breaks the message off.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,11 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::body::BodyError;
 
+/// Room in memory that a piece of an answer takes, while it is kept and while it is on its way.
+pub(super) type Room = Arc<OwnedSemaphorePermit>;
+
 /// One piece of an answer.
 #[derive(Debug)]
 enum Piece {
     /// Bytes, and the room that they take until they are passed on.
-    Data(Bytes, Option<OwnedSemaphorePermit>),
+    Data(Bytes, Option<Room>),
     /// Trailers; nothing follows.
     Trailers(HeaderMap),
     /// Whole.
@@ -51,7 +55,7 @@ pub(super) fn channel(length: Option<u64>) -> (Teller, Withheld) {
 
 impl Teller {
     /// Passes bytes on, the last of an announced length excepted. `room` is given back when they have passed.
-    pub(super) fn data(&mut self, mut data: Bytes, room: Option<OwnedSemaphorePermit>) {
+    pub(super) fn data(&mut self, mut data: Bytes, room: Option<Room>) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(data.len() as u64);
             if *left == 0 && self.last.is_none() && !data.is_empty() && !kybernis_core::mutation::broken("the_end_is_withheld") {
@@ -67,6 +71,12 @@ impl Teller {
     /// Whether nobody reads any more.
     pub(super) fn is_deserted(&self) -> bool {
         self.pieces.is_closed()
+    }
+
+    /// Returns when nobody reads any more.
+    pub(super) fn deserted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let pieces = self.pieces.clone();
+        async move { pieces.closed().await }
     }
 
     /// The outcome is on record: the agent may have the end.

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use kybernis_core::ids::RunId;
 
 use super::call::Call;
+use super::observe::AUDITED_WITHIN;
 use crate::control::{CallError, Control};
 
 /// Runs that are known to be ours. Beyond it they are asked for again.
@@ -20,11 +21,12 @@ pub(super) struct Runs(Mutex<HashSet<RunId>>);
 impl Runs {
     /// Whether the call names a run of another agent's. While the ledger is away nothing is known, and a read goes on: its
     /// spans will not be taken for that run.
-    pub(super) async fn is_foreign(&self, control: &Control, call: &Call) -> bool {
+    pub(super) async fn is_foreign(&self, control: &Control, call: &Call, audited: bool) -> bool {
         if call.controls.run.is_none() || control.identity().is_some_and(|identity| identity.run == call.run) || self.knows(&call.run) {
             return false;
         }
-        let asked = tokio::time::timeout(ASK, control.enter_run(&call.run)).await;
+        let within = if audited { AUDITED_WITHIN } else { ASK };
+        let asked = tokio::time::timeout(within, control.enter_run(&call.run)).await;
         match asked.unwrap_or_else(|_| Err(CallError::Away("it does not answer".to_owned()))) {
             Ok(None) => {
                 self.note(&call.run);

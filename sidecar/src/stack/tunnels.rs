@@ -15,7 +15,7 @@ use super::judge::Judged;
 use super::pass::Passing;
 use super::record::Span;
 use super::{Stack, now};
-use crate::listen::Tunnel;
+use crate::listen::{Tunnel, TunnelEnd};
 use crate::permit::{Allowed, Permit};
 
 /// Decides about a tunnel and carries it; a refused one is closed.
@@ -27,7 +27,7 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
     let Ok(call) = Call::read(parts, tunnel.target().clone(), Controls::default(), &identity, now()) else { return };
     let tool = snapshot.policy().set().resolve(&call.head);
     let judgement = snapshot.policy().judge(&call.head, &tool, &Facts::new());
-    let judged = Judged { snapshot: Arc::clone(&snapshot), tool, facts: Facts::new(), judgement };
+    let judged = Judged { snapshot: Arc::clone(&snapshot), tool, facts: Facts::new(), judgement, noted: Vec::new() };
     let record = Span::of(&call, &span, SpanType::Http, Some(&judged)).noted("ungoverned", true);
     let refusal = match &judged.judgement.verdict {
         Verdict::Allow => None,
@@ -45,10 +45,12 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
     let mut passing =
         Passing { stack: Arc::clone(&stack), span: Some(record), kind: crate::spool::Kind::Kept, status: 200, bytes_in: 0, bytes_out: 0 };
     match tunnel.run(Permit::session(Allowed::by_policy()), &stack.upstream).await {
-        Ok(carried) => {
+        Ok(TunnelEnd::Carried(carried)) => {
             (passing.bytes_in, passing.bytes_out) = (carried.received, carried.sent);
             passing.end(SpanStatus::Ok);
         }
+        // Each of its requests has a span of its own.
+        Ok(TunnelEnd::ReadAfterAll) => drop(passing.span.take()),
         Err(error) => {
             tracing::debug!(%error, seconds = began.elapsed().as_secs(), "a tunnel ended early");
             passing.end(SpanStatus::Error);

@@ -47,6 +47,25 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The same for a request that has only now come in: whatever is added to it afterwards is then nobody's to name in `Connection`.
+/// An upgrade that is wanted and `TE: trailers` stay, for the way out makes its own of them.
+pub(crate) fn strip_agents_hop(headers: &mut HeaderMap) {
+    let upgrade = headers.get(UPGRADE).filter(|_| wants_upgrade(headers)).cloned();
+    let trailers = wants_trailers(headers);
+    strip_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(UPGRADE, upgrade);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"))
+}
+
 pub(super) fn clean_answer(headers: &mut HeaderMap, upgraded: bool) {
     let upgrade = headers.get(UPGRADE).filter(|_| upgraded).cloned();
     strip_hop_by_hop(headers);
@@ -95,7 +114,7 @@ pub(super) fn for_http2(mut request: Request<SendBody>, target: &Target) -> Resu
         .build()
         .map_err(|_| NotSent::Unsendable)?;
     *request.version_mut() = Version::HTTP_2;
-    let trailers = request.headers().get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers = wants_trailers(request.headers());
     let size = framing_size(&request);
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
@@ -162,6 +181,32 @@ mod tests {
         assert_eq!(sent.headers()["host"], "pay.example:8443");
         assert_eq!(sent.headers()["content-length"], "2");
         assert_eq!(sent.uri(), "/a?b=c");
+        Ok(())
+    }
+
+    #[test]
+    fn what_connection_names_is_gone_before_anything_is_added() -> Result<(), http::Error> {
+        let check = |pairs: &[(&'static str, &'static str)], expect: &[(&str, &str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+            let mut headers: HeaderMap = pairs.iter().map(pair).collect();
+            strip_agents_hop(&mut headers);
+            assert_eq!(headers.len(), expect.len(), "{headers:?}");
+            assert!(expect.iter().all(|(name, value)| headers[*name] == *value), "{headers:?}");
+            headers
+        };
+        let kept = [("x-kept", "1")];
+        let mut headers = check(&[("connection", "x-far-key, close"), ("x-far-key", "mine"), ("x-kept", "1")], &kept);
+        headers.insert("x-far-key", HeaderValue::from_static("ours"));
+        let mut request = Request::post("/").body(SendBody::empty())?;
+        *request.headers_mut() = headers;
+        let sent = for_http1(request, &target()).unwrap_or_else(|e| unreachable!("{e}"));
+        assert_eq!(sent.headers()["x-far-key"], "ours");
+
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket"), ("keep-alive", "timeout=5")], &upgrade);
+        check(&[("connection", "close"), ("upgrade", "h2c")], &[]);
+        check(&[("te", "trailers"), ("connection", "te")], &[("te", "trailers")]);
+        check(&[("te", "gzip")], &[]);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub use self::answer::{Answer, AnswerBody, BodyEnd, Cut, UpstreamIo};
 use self::connect::Connector;
 pub use self::failure::{Doubt, NotSent, SendFailure};
 use self::framing::{Busy, Framed, Http1Body, Http2Body};
-pub(crate) use self::headers::{strip_hop_by_hop, wants_upgrade};
+pub(crate) use self::headers::{strip_agents_hop, strip_hop_by_hop, wants_upgrade};
 use self::http1::Http1;
 use self::http2::Http2;
 use self::pool::{Freshness, Key, Pool};

@@ -16,6 +16,7 @@ use super::channel::{Channel, Go};
 use super::identity::{Caller, Mapper, Maps};
 use super::netlink::Routing;
 use super::{GATEWAY_V4, GATEWAY_V6, Sockets, Step, Unsupported, rules};
+use crate::say::tell;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What shells end with when a command is not found.
@@ -33,11 +34,11 @@ pub(super) fn resolv_conf() -> String {
 /// The hidden subcommand: `__enter NAME RESOLV_CONF`, run by the supervisor alone.
 pub(super) fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(name), Some(resolv_conf)) = (args.next(), args.next()) else {
-        eprintln!("kybernis: this is a helper of `kybernis run`, not a command");
+        tell!("kybernis: this is a helper of `kybernis run`, not a command");
         return ExitCode::from(FAILED);
     };
     let Ok(mut channel) = Channel::connect(&name) else {
-        eprintln!("kybernis: this is a helper of `kybernis run`, not a command");
+        tell!("kybernis: this is a helper of `kybernis run`, not a command");
         return ExitCode::from(FAILED);
     };
     match enter(&mut channel, &PathBuf::from(resolv_conf)) {
@@ -118,11 +119,11 @@ fn give_up_rights(caller: Caller) -> io::Result<()> {
 /// Becomes COMMAND; returns only if that fails.
 fn execute(go: &Go) -> u8 {
     let Some((program, args)) = go.command.split_first() else {
-        eprintln!("kybernis: no command to run");
+        tell!("kybernis: no command to run");
         return FAILED;
     };
     let env = go.env.iter().map(|(name, value)| (name, value));
     let error = Command::new(program).args(args).env_clear().envs(env).exec();
-    eprintln!("kybernis: {}: {error}", program.display());
+    tell!("kybernis: {}: {error}", program.display());
     if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE }
 }

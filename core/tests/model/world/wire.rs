@@ -43,6 +43,7 @@ impl World {
             approval: None,
             attempt: 1,
             adopts: None,
+            audit: false,
             notes: std::collections::BTreeMap::new(),
             observed: Vec::new(),
             lease: TICK,

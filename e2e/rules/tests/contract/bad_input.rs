@@ -1,5 +1,9 @@
 //! Every bad input has an answer that names the field and the rule; nothing is stored, nothing is sent.
 
+use kybernis_core::ksp::{KspEvent, SpanStart, SpanType};
+use kybernis_core::time::Timestamp;
+use kybernis_proto::v1;
+use kybernis_rules::control::framed;
 use kybernis_rules::{Call, Rig};
 
 #[tokio::test]
@@ -75,4 +79,25 @@ async fn a_body_beyond_the_bound_is_refused_where_policy_must_read_it_and_stream
     let other = rig.call(&Call::post("/y", &body.replace('1', "2")).method("PUT").header("idempotency-key", "big")).await;
     assert_eq!((other.status, other.code().as_str()), (422, "idempotency_key_reused"), "{}", other.body);
     assert_eq!(rig.far.received().len(), 1);
+}
+
+#[tokio::test]
+async fn of_a_grpc_stream_that_is_cut_short_only_whole_messages_count() {
+    let rig = Rig::start("").await;
+    let batch = |seq: u64, span: &str| {
+        let (run, id) = ("run-implicit".parse().unwrap(), span.parse().unwrap());
+        let start = SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, "GET far/x");
+        let spans = vec![serde_json::to_vec(&KspEvent::SpanStart(start)).unwrap()];
+        framed(&v1::SpanBatch { boot: "boot-cut".to_owned(), first_seq: seq, spans })
+    };
+    let (whole, mut cut) = (batch(1, "span-whole"), batch(2, "span-cut"));
+    cut.truncate(cut.len() - 1);
+    rig.send_and_break("StreamSpans", &[whole, cut]).await;
+    rig.send_and_break("Decide", &[vec![0, 0, 0, 1, 0, 10, 4]]).await;
+    rig.noted("run-implicit", &["span-whole"]).await;
+    assert!(!rig.has_noted("run-implicit", "span-cut").await, "half a message was taken for a whole one");
+    assert_eq!(rig.call(&Call::post("/v1/orders", "{}")).await.status, 200, "the ledger does not go on");
+    // The same bytes whole are taken, so nothing else was wrong with them.
+    rig.send_and_break("StreamSpans", &[batch(1, "span-whole"), batch(2, "span-cut")]).await;
+    rig.noted("run-implicit", &["span-cut"]).await;
 }

@@ -113,3 +113,15 @@ async fn a_far_side_cannot_speak_in_our_name() {
     let answer = rig.call(&order()).await;
     assert_eq!((answer.header("x-kyb-verdict"), answer.header("x-kyb-mood")), (Some("allow"), None));
 }
+
+#[tokio::test]
+async fn overrides_that_name_two_methods_are_refused() {
+    let rig = Rig::start("").await;
+    for (first, second) in [("x-http-method-override", "x-http-method"), ("x-http-method-override", "x-http-method-override")] {
+        let call = Call::get("/v1/orders/7").header(first, "GET").header(second, "DELETE");
+        let answer = rig.call(&call).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad_request"), "{}", answer.body);
+        assert!(answer.json()["detail"].as_str().unwrap().contains("name one method"), "{}", answer.body);
+    }
+    assert_eq!(rig.far.received().len(), 0);
+}

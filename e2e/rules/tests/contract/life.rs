@@ -223,3 +223,13 @@ async fn a_long_body_is_replayed_byte_for_byte_and_beyond_the_bound_known_by_dig
     assert!(again.json()["detail"].as_str().unwrap().contains("sha256:"), "{}", again.body);
     assert_eq!(rig.far.executed(), 2);
 }
+
+#[tokio::test]
+async fn what_was_sent_on_is_no_proof_that_nothing_was_sent() {
+    let rig = Rig::start("").await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    rig.far.script([Then::AnswerWith(307, format!("location: http://{closed}/elsewhere\r\n"), text("{}"))]);
+    let answer = rig.call(&order()).await;
+    assert_eq!(answer.status, 307, "the far side's word stands where it leads nowhere: {}", answer.body);
+    rig.until(|state| matches!(state, EffectState::Rejected { status: 307 })).await;
+}

@@ -1,7 +1,9 @@
 //! The contract, rule by rule: each test is named after the rule that it holds, and judges by what the far side executed.
 
+mod audit;
 mod bad_input;
 mod decision;
+mod http2;
 mod keys;
 mod life;
 mod open;

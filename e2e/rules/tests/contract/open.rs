@@ -76,3 +76,14 @@ async fn the_ledger_hears_that_the_answer_of_an_adopted_effect_was_read() {
     assert_eq!((intended.status, intended.header("idempotent-replayed")), (200, None), "an intended repeat was taken for a retry");
     assert_eq!(rig.far.executed(), 2);
 }
+
+#[tokio::test]
+async fn a_refusal_without_the_ledger_is_the_far_side_s_own_whatever_the_retry_policy_says() {
+    let retries = "\n---\napiVersion: kybernis.io/v1alpha1\nkind: RetryPolicy\nmetadata: {name: far, namespace: default}\nspec: {match: {hosts: [\"FAR\"]}, attempts: 3, backoff: {base: 1ms, max: 5ms}, \"on\": {statuses: [429]}}\n";
+    let mut rig = Rig::start(&format!("{OPEN}{retries}")).await;
+    rig.stop_ledger().await;
+    rig.far.script([Then::Refuse(429, "{\"slow\":1}".to_owned())]);
+    let answer = rig.call(&order()).await;
+    assert_eq!((answer.status, answer.body.as_str()), (429, "{\"slow\":1}"));
+    assert_eq!(rig.far.received().len(), 1);
+}

@@ -153,16 +153,6 @@ async fn an_expression_that_errs_refuses_the_call_by_name() {
 }
 
 #[tokio::test]
-async fn audit_mode_alters_nothing_and_records_what_would_have_been() {
-    let rig = Rig::start(
-        "apiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {name: p, namespace: default}\nspec:\n  selector: {}\n  mode: Audit\n  rules:\n  - {name: no-posts, match: {methods: [POST]}, verdict: Deny}\n",
-    )
-    .await;
-    assert_eq!(rig.call(&Call::post("/x", "{}")).await.status, 200);
-    assert_eq!(rig.far.executed(), 1);
-}
-
-#[tokio::test]
 async fn a_dispatched_effect_is_retried_only_where_the_far_side_knows_our_key() {
     let rig = Rig::start(RETRIES).await;
     rig.far.script([Then::ExecuteAndClose, Then::Refuse(503, String::new()), Then::Answer(200, r#"{"order":"one"}"#.to_owned())]);
@@ -294,4 +284,15 @@ async fn a_key_in_any_script_names_an_effect() {
     assert_eq!(rig.call(&call).await.status, 200);
     assert_eq!(rig.call(&call).await.header("idempotent-replayed"), Some("true"));
     assert_eq!(rig.far.executed(), 1);
+}
+
+#[tokio::test]
+async fn the_far_side_s_key_is_not_the_caller_s_to_take_off() {
+    let rig = Rig::start(RETRIES).await;
+    rig.far.script([Then::ExecuteAndReset, Then::Answer(200, "{}".to_owned())]);
+    let call = Call::post("/v1/orders", r#"{"id":"a"}"#).header("connection", "keep-alive, Idempotency-Key");
+    assert_eq!(rig.call(&call).await.status, 200);
+    let received = rig.far.received();
+    let keys: Vec<_> = received.iter().map(|one| one.header("idempotency-key")).collect();
+    assert!(keys[0].is_some() && keys[0] == keys[1], "a retry went out without the key: {keys:?}");
 }

@@ -1,12 +1,17 @@
 //! The gRPC service of sidecars: authenticates, parses, asks the engine.
 
+mod boot;
+mod spans;
+
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt as _};
-use kybernis_core::ids::{BootId, EffectId, RunId};
-use kybernis_core::ksp::KspEvent;
-use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew, Settle, Spans};
+use kybernis_core::ids::{AgentId, BootId, EffectId, RunId};
+use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew, Settle};
 use kybernis_proto::v1::ledger_server::Ledger;
 use kybernis_proto::{decide_request, v1};
 use tokio::sync::{mpsc, watch};
@@ -15,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::spans::spans;
+
+use self::boot::{NamesBoot, own_boot};
 use crate::auth::{AuthError, Claims, Endpoint, TokenKey, Workload};
 use crate::engine::{CallError, Engine, EngineError};
 use crate::policy::InForce;
 use crate::vault::Vault;
-
-/// Spans in one batch; a sidecar sends fewer.
-const SPANS_MAX: usize = 1024;
 
 /// Messages that wait for a slow reader of one stream.
 const STREAM_QUEUE: usize = 16;
@@ -59,6 +64,13 @@ impl Service {
         Ok((claims, workload))
     }
 
+    /// The caller's agent, and its message, whose boot is that agent's own.
+    fn take<M: NamesBoot>(&self, request: Request<M>) -> Result<(AgentId, M), Status> {
+        let (_, Workload { agent, .. }) = self.admit(request.metadata())?;
+        let message = request.into_inner().of(&agent)?;
+        Ok((agent, message))
+    }
+
     /// The boot that `workload` had before, whose process is over now.
     fn succeed(&self, workload: &Workload, boot: &BootId) -> Option<BootId> {
         let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,10 +100,6 @@ impl From<EngineError> for Status {
     }
 }
 
-fn boot(text: &str) -> Result<BootId, Status> {
-    BootId::new(text).map_err(|error| Status::invalid_argument(format!("boot: {error}")))
-}
-
 #[tonic::async_trait]
 impl Ledger for Service {
     type FetchBodyStream = Messages<v1::BodyChunk>;
@@ -102,7 +110,7 @@ impl Ledger for Service {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Result<Response<v1::RegisterReply>, Status> {
         let (claims, workload) = self.admit(request.metadata())?;
         let request = request.into_inner();
-        let boot = boot(&request.boot)?;
+        let boot = own_boot(&workload.agent, &request.boot)?;
         if let Some(before) = self.succeed(&workload, &boot) {
             self.engine.boot_gone(before).await?;
         }
@@ -123,16 +131,16 @@ impl Ledger for Service {
     }
 
     async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideReply>, Status> {
-        let (_, workload) = self.admit(request.metadata())?;
-        let parts = decide_request(request.into_inner(), workload.agent)?;
+        let (agent, request) = self.take(request)?;
+        let parts = decide_request(request, agent)?;
         let answer = self.engine.decide(parts).await?;
         Ok(Response::new((&answer).into()))
     }
 
     async fn settle(&self, request: Request<v1::SettleRequest>) -> Result<Response<v1::SettleReply>, Status> {
-        let (_, workload) = self.admit(request.metadata())?;
-        let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request.into_inner())?;
-        match self.engine.settle(workload.agent, settle, body).await? {
+        let (agent, request) = self.take(request)?;
+        let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request)?;
+        match self.engine.settle(agent, settle, body).await? {
             Ok(standing) => {
                 let gate = standing.gate.map(|gate| gate.to_string()).unwrap_or_default();
                 Ok(Response::new(v1::SettleReply { stands: standing.stands, gate }))
@@ -143,16 +151,15 @@ impl Ledger for Service {
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {
-        let (_, workload) = self.admit(request.metadata())?;
-        let renew = Renew::try_from(request.into_inner())?;
-        let lost = self.engine.renew(workload.agent, renew).await?;
+        let (_, request) = self.take(request)?;
+        let lost = self.engine.renew(Renew::try_from(request)?).await?;
         let lost = lost.into_iter().map(|(effect, fence)| v1::Lease { effect: effect.to_string(), fence: fence.get() }).collect();
         Ok(Response::new(v1::RenewReply { lost }))
     }
 
     async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Result<Response<v1::AbandonReply>, Status> {
-        self.admit(request.metadata())?;
-        self.engine.abandon(Abandon::try_from(request.into_inner())?).await?;
+        let (_, request) = self.take(request)?;
+        self.engine.abandon(Abandon::try_from(request)?).await?;
         Ok(Response::new(v1::AbandonReply {}))
     }
 
@@ -212,7 +219,7 @@ impl Ledger for Service {
                     ack = acks.message() => match ack {
                         Ok(Some(ack)) => {
                             note(&ack, &workload);
-                            if let (None, Ok(boot)) = (&presence, BootId::new(&ack.boot)) {
+                            if let (None, Ok(boot)) = (&presence, own_boot(&workload.agent, &ack.boot)) {
                                 presence = Some(engine.presence(boot));
                             }
                         }
@@ -238,8 +245,8 @@ impl Ledger for Service {
     }
 
     async fn report_probe(&self, request: Request<v1::ProbeReport>) -> Result<Response<v1::ProbeReportReply>, Status> {
-        let (_, workload) = self.admit(request.metadata())?;
-        self.engine.evidence(workload.agent, Evidence::try_from(request.into_inner())?).await?;
+        let (agent, request) = self.take(request)?;
+        self.engine.evidence(agent, Evidence::try_from(request)?).await?;
         Ok(Response::new(v1::ProbeReportReply {}))
     }
 }
@@ -252,17 +259,6 @@ fn update(set: &InForce) -> v1::PolicyUpdate {
         value: value.to_vec(),
     });
     v1::PolicyUpdate { digest: set.digest.as_bytes().to_vec(), policy_set: set.json.to_vec(), secrets: secrets.collect() }
-}
-
-pub(crate) fn spans(batch: v1::SpanBatch, agent: kybernis_core::ids::AgentId) -> Result<Spans, Status> {
-    if batch.spans.len() > SPANS_MAX {
-        return Err(Status::invalid_argument(format!("spans: {} in one batch; at most {SPANS_MAX} are allowed", batch.spans.len())));
-    }
-    let parse = |bytes: &Vec<u8>| {
-        serde_json::from_slice::<KspEvent>(bytes).map_err(|error| Status::invalid_argument(format!("spans: not KSP v1: {error}")))
-    };
-    let spans = batch.spans.iter().map(parse).collect::<Result<_, _>>()?;
-    Ok(Spans { boot: boot(&batch.boot)?, agent, first_seq: batch.first_seq, spans })
 }
 
 fn note(ack: &v1::PolicyAck, workload: &Workload) {
