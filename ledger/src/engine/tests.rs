@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kybernis_core::ids::{
     BodyDigest, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, Principal, RequestDigest, SpanId, ToolName,
 };
+use kybernis_core::ksp::{KspEvent, SpanStart, SpanType};
 use kybernis_core::machine::{
     Approval, Decide, DerivedMode, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, Observation, Seen, SettleOutcome, StoredAnswer,
 };
@@ -259,6 +260,24 @@ async fn a_deposed_owner_answers_nothing_more() {
     let successor = rig_on(Arc::clone(&rig.journal), tempfile::tempdir().unwrap()).await;
     assert!(rig.engine.decide(call(1, "d-1")).await.is_err());
     granted(&successor.engine, call(1, "d-1")).await;
+}
+
+#[tokio::test]
+async fn one_append_takes_no_more_spans_than_a_segment_holds() {
+    let rig = rig().await;
+    // What is granted opens the run that the spans are of.
+    let grant = granted(&rig.engine, call(1, "d-1")).await;
+    let run = rig.engine.read(move |state| state.effect(&grant.effect).map(|effect| effect.spec.run.clone())).await.unwrap().unwrap();
+    let before = rig.journal.appends.load(Ordering::Relaxed);
+    let spans = |n: usize| {
+        let span = SpanId::new(&format!("span-{n}")).unwrap();
+        let start = SpanStart::new(Timestamp::default(), run.clone(), span, SpanType::Http, "GET far/x");
+        let boot = BootId::new(&format!("boot-{n}")).unwrap();
+        rig.engine.spans(Spans { boot, agent: agent(), first_seq: 1, spans: vec![KspEvent::SpanStart(start)] })
+    };
+    let acked = futures::future::join_all((0..40).map(spans)).await;
+    assert!(acked.into_iter().all(|through| through.unwrap() == 1));
+    assert!(rig.journal.appends.load(Ordering::Relaxed) - before >= 3, "forty batches of spans in too few segments");
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ use crate::vault::Vault;
 /// Asks that one append may answer: bounds a segment, and how long the first in it waits for the last.
 const BATCH: usize = 512;
 
+/// Batches of spans that one append may take: each has up to `kybernis_proto::MESSAGE_MAX` bytes, and a segment is one row, which
+/// must stay far below what SQLite takes (a gigabyte).
+const SPANS: usize = 16;
+
 /// Segments read at once while folding.
 const READ_AHEAD: u32 = 256;
 
@@ -47,6 +51,14 @@ impl Clock {
         let ms = (self.wall + self.anchor.elapsed()).as_millis();
         Timestamp::from_epoch_ms(u64::try_from(ms).unwrap_or(u64::MAX)).max(last)
     }
+}
+
+/// The first asks, as many as one append may answer.
+fn one_batch(asks: &mut VecDeque<Ask>) -> VecDeque<Ask> {
+    let is_spans = |ask: &Ask| matches!(ask, Ask::Command { command: Command::Spans(_), .. });
+    let spans = asks.iter().enumerate().filter(|(_, ask)| is_spans(ask));
+    let end = spans.map(|(at, _)| at).nth(SPANS).unwrap_or(asks.len());
+    asks.drain(..end).collect()
 }
 
 /// What a batch has led to in memory, before it is durable.
@@ -154,7 +166,11 @@ impl Writer {
                 },
                 _ = tick.tick() => self.look_at_time(&mut asks),
             }
-            self.serve(asks.drain(..).collect()).await?;
+            let mut asks: VecDeque<Ask> = asks.drain(..).collect();
+            while !asks.is_empty() {
+                let batch = one_batch(&mut asks);
+                self.serve(batch).await?;
+            }
         }
     }
 
