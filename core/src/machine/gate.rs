@@ -202,7 +202,8 @@ pub(super) fn standing(state: &State, decide: &Decide, approval: &Approval, now:
     let why = match known().find(|gate| gate.spec.class == approval.class) {
         None => Anew::First,
         Some(gate) if gate.is_past(now) => {
-            let was_approved = matches!(gate.phase, GatePhase::Approved | GatePhase::Expired) && gate.count(GateVerdict::Approve) >= gate.spec.required.max(1);
+            let was_approved = matches!(gate.phase, GatePhase::Approved | GatePhase::Expired)
+                && gate.count(GateVerdict::Approve) >= gate.spec.required.max(1);
             if was_approved { Anew::Lapsed } else { Anew::First }
         }
         Some(gate) => match gate.phase {

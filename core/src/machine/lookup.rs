@@ -103,7 +103,9 @@ fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Repl
 fn repeats_by_meaning(known: &Known<'_>, effect: &Effect, decide: &Decide, now: Timestamp) -> bool {
     let age = match &effect.state {
         EffectState::Completed { at, .. } => now.since(*at),
-        EffectState::Tombstone { since } if !broken("a_tombstone_is_met_by_meaning") => Millis::new(now.since(*since).get().saturating_add(effect.spec.retention.get())),
+        EffectState::Tombstone { since } if !broken("a_tombstone_is_met_by_meaning") => {
+            Millis::new(now.since(*since).get().saturating_add(effect.spec.retention.get()))
+        }
         EffectState::Tombstone { .. }
         | EffectState::Dispatched
         | EffectState::Rejected { .. }

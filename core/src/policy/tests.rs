@@ -392,7 +392,8 @@ mod verdicts {
         let notes: Vec<_> = judged.audit.iter().map(|note| (note.policy_id.as_str(), note.verdict.clone())).collect();
         assert_eq!(notes, [("trading/deny", Verdict::Deny(Denial::Rule)), ("trading/broken", Verdict::Deny(Denial::Error))]);
         let audits = |modes: &[&str]| {
-            let policies: Vec<_> = modes.iter().zip('a'..).map(|(mode, n)| policy(OWN, &n.to_string(), &[], json!({"mode": mode}))).collect();
+            let policies: Vec<_> =
+                modes.iter().zip('a'..).map(|(mode, n)| policy(OWN, &n.to_string(), &[], json!({"mode": mode}))).collect();
             compiled(&[], &policies, &[]).for_agent(&Labels::new()).settings().audit
         };
         assert_eq!((audits(&["Audit", "Audit"]), audits(&["Audit", "Enforce"]), audits(&[])), (true, false, false));

@@ -22,7 +22,14 @@ pub fn framed(message: &impl prost::Message) -> Vec<u8> {
 ///
 /// # Errors
 /// When no connection comes about, or the ledger ends the call early.
-pub async fn send_and_break(ledger: SocketAddr, name: &str, ca: &Path, token: &str, method: &str, pieces: &[Vec<u8>]) -> anyhow::Result<()> {
+pub async fn send_and_break(
+    ledger: SocketAddr,
+    name: &str,
+    ca: &Path,
+    token: &str,
+    method: &str,
+    pieces: &[Vec<u8>],
+) -> anyhow::Result<()> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca)? {
         roots.add(certificate?)?;

@@ -53,13 +53,7 @@ impl FarTls {
         let ca = folder.path().join("ca.pem");
         let acceptor = TlsAcceptor::from(Arc::new(certified(&ca)?));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let far = Self {
-            address: listener.local_addr()?,
-            ca,
-            executed: Arc::default(),
-            script: Arc::default(),
-            _folder: Arc::new(folder),
-        };
+        let far = Self { address: listener.local_addr()?, ca, executed: Arc::default(), script: Arc::default(), _folder: Arc::new(folder) };
         let serving = far.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {

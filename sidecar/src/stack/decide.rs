@@ -221,9 +221,12 @@ fn decision_id() -> Result<DecisionId, Refusal> {
 
 /// What the span says of the call besides: what Audit mode would have done, and control headers that mean nothing here.
 fn notes(ask: &Ask<'_>) -> BTreeMap<String, String> {
-    let by_policy = ask.judged.judgement.audit.iter().map(|note| {
-        format!("{} by {}: {}", note.verdict.name(), note.policy_id, note.reason.as_deref().unwrap_or("no reason given"))
-    });
+    let by_policy = ask
+        .judged
+        .judgement
+        .audit
+        .iter()
+        .map(|note| format!("{} by {}: {}", note.verdict.name(), note.policy_id, note.reason.as_deref().unwrap_or("no reason given")));
     let besides = ask.judged.noted.iter().map(|refusal| format!("{}: {}", refusal.code, refusal.detail));
     let audit = by_policy.chain(besides).take(AUDIT_NOTED).zip(1..).map(|(text, n)| (format!("audit_{n}"), shortened(&text, NOTE_MAX)));
     let unknown = &ask.call.controls.unknown;

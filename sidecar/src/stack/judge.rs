@@ -179,9 +179,8 @@ impl Judged {
 
     /// Names the effect, most specific first: the tool's own key, the caller's, what it means.
     pub(super) fn name(&mut self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {
-        self.names(call, intake, identity).or_else(|refusal| {
-            unless_audited(&self.snapshot, &mut self.noted, refusal).map(|()| Named::nothing(identity, call))
-        })
+        self.names(call, intake, identity)
+            .or_else(|refusal| unless_audited(&self.snapshot, &mut self.noted, refusal).map(|()| Named::nothing(identity, call)))
     }
 
     fn names(&self, call: &Call, intake: &Intake, identity: &Identity) -> Result<Named, Refusal> {

@@ -173,12 +173,15 @@ impl Span {
 
 /// What would have been, had the policies in Audit mode been enforced.
 fn note_audit(judged: &Judged, attributes: &mut BTreeMap<String, serde_json::Value>) {
-    let by_policy = judged.judgement.audit.iter().map(|note| {
-        serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason})
-    });
-    let besides = judged.noted.iter().map(|refusal| {
-        serde_json::json!({"verdict": refusal.code.row().verdict, "code": refusal.code.as_str(), "reason": refusal.detail})
-    });
+    let by_policy = judged
+        .judgement
+        .audit
+        .iter()
+        .map(|note| serde_json::json!({"verdict": note.verdict.name(), "policy_id": note.policy_id, "reason": note.reason}));
+    let besides = judged
+        .noted
+        .iter()
+        .map(|refusal| serde_json::json!({"verdict": refusal.code.row().verdict, "code": refusal.code.as_str(), "reason": refusal.detail}));
     let notes: Vec<_> = by_policy.chain(besides).collect();
     if !notes.is_empty() {
         attributes.insert("audit".to_owned(), notes.into());

@@ -60,7 +60,9 @@ impl Effect {
         loop {
             let fetched = tokio::time::timeout_at(until, self.fetch(replay)).await;
             match fetched.unwrap_or_else(|_| Err(CallError::Away("it does not answer".to_owned()))) {
-                Ok(bytes) if BodyDigest::from_bytes(Sha256::digest(&bytes).into()) == answer.digest => return Ok((bytes.into(), Some(Arc::new(room)))),
+                Ok(bytes) if BodyDigest::from_bytes(Sha256::digest(&bytes).into()) == answer.digest => {
+                    return Ok((bytes.into(), Some(Arc::new(room))));
+                }
                 Ok(_) => return Err(unavailable(answer, "Its kept answer is damaged")),
                 Err(CallError::Refused(_)) => return Err(unavailable(answer, "Its answer is no longer kept")),
                 Err(CallError::Away(_)) if Instant::now() < until => backoff.wait().await,

@@ -175,7 +175,9 @@ fn in_audit_mode_a_call_goes_beside_what_it_meets_and_its_span_says_so() {
     check(&ask(&mut doubted, "d2"), "refuse: effect_in_doubt: ");
     assert!(doubted.effect(&grant).is_in_doubt(), "what is met stays as it is");
     // Once the policies are enforced, what is on record counts.
-    assert!(matches!(doubted.ask(&Command::Decide(Box::new(order("d3")))).reply, Reply::Refuse(refuse) if refuse.code == Code::EffectInDoubt));
+    assert!(
+        matches!(doubted.ask(&Command::Decide(Box::new(order("d3")))).reply, Reply::Refuse(refuse) if refuse.code == Code::EffectInDoubt)
+    );
 }
 
 #[test]

@@ -118,7 +118,8 @@ async fn what_audit_recorded_counts_once_the_policies_are_enforced() {
 
 #[tokio::test]
 async fn one_policy_that_is_enforced_enforces_the_contract() {
-    let enforced = "\n---\napiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {name: held, namespace: default}\nspec: {selector: {}}\n";
+    let enforced =
+        "\n---\napiVersion: kybernis.io/v1alpha1\nkind: Policy\nmetadata: {name: held, namespace: default}\nspec: {selector: {}}\n";
     let rig = Rig::start(&format!("{AUDIT}{enforced}")).await;
     let (first, again) = (rig.call(&order("a")).await, rig.call(&order("a")).await);
     assert_eq!((first.status, again.header("idempotent-replayed")), (200, Some("true")));
