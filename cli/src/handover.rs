@@ -130,18 +130,28 @@ impl Lifeline {
         Ok((Self(stream), sockets))
     }
 
-    /// Says that the role serves, and then waits for the supervisor's end.
-    pub(crate) async fn hold(self) -> io::Result<()> {
+    /// Waits for the supervisor's end, and meanwhile says that the role serves once it does: a role that never comes to
+    /// serve ends with its supervisor, too.
+    pub(crate) async fn hold(self, serves: impl Future<Output = ()>) -> io::Result<()> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         self.0.set_nonblocking(true)?;
-        let mut stream = tokio::net::UnixStream::from_std(self.0)?;
-        if stream.write_all(&[READY]).await.is_err() {
-            // The supervisor ended while we started.
-            return Ok(());
+        let (mut read, mut write) = tokio::net::UnixStream::from_std(self.0)?.into_split();
+        let gone = async {
+            let mut rest = [0; 16];
+            // Whatever way the stream ends, the supervisor is not there any more.
+            while matches!(read.read(&mut rest).await, Ok(1..)) {}
+        };
+        let tell = async {
+            serves.await;
+            // If that fails, the supervisor's end is about to be read.
+            let _ = write.write_all(&[READY]).await;
+        };
+        tokio::pin!(gone);
+        tokio::select! {
+            () = &mut gone => return Ok(()),
+            () = tell => {}
         }
-        let mut rest = [0; 16];
-        // Whatever way the stream ends, the supervisor is not there any more.
-        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+        gone.await;
         Ok(())
     }
 }

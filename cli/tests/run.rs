@@ -318,6 +318,33 @@ fn a_run_whose_supervisor_was_killed_leaves_nothing_running_and_the_next_one_cle
 }
 
 #[test]
+fn a_sidecar_that_never_comes_to_serve_ends_with_its_supervisor() {
+    let rig = Rig::new();
+    let token = rig.folder.path().join("token");
+    std::fs::write(&token, rig.output(&["token", "--agent", "a"]).stdout).unwrap();
+    assert!(rig.script(&[], "true").status.success(), "for the ledger's CA");
+    let paths = [rig.folder.path().join("sidecar"), rig.folder.path().join("bundle"), rig.data().join("ledger-ca.pem"), token];
+    let paths = paths.each_ref().map(|path| path.to_str().unwrap());
+    let sidecar = ["sidecar", "--supervised", "--data", paths[0], "--bundle", paths[1], "--ledger-ca", paths[2], "--token-file", paths[3]];
+    // Nobody listens there, as after a supervisor that was killed while both roles started.
+    let mut command = rig.command(&[&sidecar[..], &["--ledger", "https://127.0.0.1:1"]].concat());
+    let (mut supervisor, lifeline) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut child = command.stdin(Stdio::from(std::os::fd::OwnedFd::from(lifeline))).spawn().unwrap();
+    drop(command);
+    supervisor.write_all(&[0]).unwrap();
+    until("the sidecar's spool", || Path::new(paths[0]).join("spool").exists());
+    drop(supervisor);
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("it goes on without a supervisor");
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_run_outlives_the_supervisor_that_it_had_joined() {
     let (rig, far) = (Rig::new(), FarSide::start());
     let first = rig.start_script(&[], "echo up; read x");

@@ -17,7 +17,7 @@ const MODES: [&str; 2] = ["Redirect", "Cooperative"];
 const CTRL_C: &[u8] = b"\x03";
 const CTRL_BACKSLASH: &[u8] = b"\x1c";
 
-/// A process group, with what it says; it ends with the test.
+/// `kybernis run` and its COMMAND, with what they say; they end with the test.
 struct Running {
     child: Child,
     said: Receiver<String>,
@@ -25,7 +25,11 @@ struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // COMMAND, which a failed test leaves waiting, is in the group, too.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.send_to_group(Signal::KILL);
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     };
     let ended = tokio::select! {
         ended = ledger.failed() => ended.map_err(anyhow::Error::from).and(Err(anyhow::anyhow!("a part of the ledger has stopped"))),
-        asked = asked_to_end(lifeline) => asked,
+        asked = asked_to_end(lifeline, std::future::ready(())) => asked,
         () = watching => Ok(()),
     };
     ledger.stop().await?;

@@ -59,14 +59,18 @@ pub(crate) fn labels(given: &[String]) -> Result<BTreeMap<String, String>, Strin
 }
 
 /// Returns when this process is asked to end: by a signal, or by its supervisor's end.
-async fn asked_to_end(lifeline: Option<Lifeline>) -> anyhow::Result<()> {
+/// Who started it is told as soon as the role `serves`.
+async fn asked_to_end(lifeline: Option<Lifeline>, serves: impl Future<Output = ()>) -> anyhow::Result<()> {
     // Its supervisor's word, whatever was ignored when that was started.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = Heard::unless_ignored(SignalKind::interrupt())?;
     let supervisor_gone = async {
         match lifeline {
-            Some(lifeline) => lifeline.hold().await,
-            None => std::future::pending().await,
+            Some(lifeline) => lifeline.hold(serves).await,
+            None => {
+                serves.await;
+                std::future::pending().await
+            }
         }
     };
     tokio::select! {

@@ -84,13 +84,11 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
 
     let control = control::Settings { address, server_name: args.ledger_name, ca, token, capture: args.capture };
     let sidecar = Sidecar::start(settings(sockets, admin, data, bundle, args.roots, control)).await?;
-    let ended = tokio::select! {
-        () = sidecar.ready() => {
-            tracing::info!("the sidecar is ready");
-            asked_to_end(lifeline).await
-        }
-        asked = asked_to_end(None) => asked,
+    let serves = async {
+        sidecar.ready().await;
+        tracing::info!("the sidecar is ready");
     };
+    let ended = asked_to_end(lifeline, serves).await;
     sidecar.stop().await;
     ended
 }
