@@ -4,6 +4,7 @@
 //! everything handed down has reached the kernel), and the response's body (when its end was handed over).
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -93,7 +94,8 @@ impl Delivery {
         if self.facts.is_broken() || self.facts.socket.strong_count() == 0 {
             return Fate::Lost;
         }
-        if self.facts.fin_seen.load(Ordering::Acquire) { Fate::Leaving } else { Fate::Pending }
+        let is_leaving = self.facts.fin_seen.load(Ordering::Acquire) || self.facts.fin_waits();
+        if is_leaving { Fate::Leaving } else { Fate::Pending }
     }
 
     /// The body's last byte, or END_STREAM, has been handed to the HTTP layer.
@@ -134,6 +136,12 @@ impl Facts {
         if self.taken_below.load(Ordering::Acquire) == below || self.send_queue() == Some(SendQueue::Empty) {
             self.fin_below.store(below, Ordering::Release);
         }
+    }
+
+    /// Whether the agent's FIN has come although nobody reads: HTTP does not while it answers.
+    fn fin_waits(&self) -> bool {
+        let Some(socket) = self.socket.upgrade() else { return false };
+        matches!(SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]), Ok(0))
     }
 
     fn saw_break(&self) {

@@ -2,6 +2,7 @@
 //! through the same resolver that the proxy compares destinations with, so that both always mean the same machine.
 
 pub(crate) mod answer;
+pub(crate) mod reach;
 #[cfg(test)]
 mod tests;
 

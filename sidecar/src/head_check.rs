@@ -14,8 +14,8 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-pub(crate) use self::rules::Refusal;
 use self::rules::{Framing, Head};
+pub(crate) use self::rules::{Refusal, is_token_char};
 
 /// Largest head, request line included. Servers commonly stop at 8–16 KiB; we are not the ones to be stricter.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -40,12 +40,22 @@ enum Expect {
     ChunkEnd,
     /// Trailers and the empty line that ends them.
     Trailers { seen: usize },
-    /// Nothing: the request asked for an upgrade, and the answer decides what follows.
+    /// Nothing: the request asked for an upgrade and is at its end, and the answer decides what follows.
     UpgradeAnswer,
     /// Anything: this is HTTP no more.
     Anything,
     /// The end: refused.
     Nothing,
+}
+
+/// How far the current message is on its way out of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    /// It does not ask, or was answered by something else.
+    No,
+    Asked,
+    /// Answered by a 101, before its body came to an end.
+    Granted,
 }
 
 /// See the module's description.
@@ -56,6 +66,7 @@ pub(crate) struct HeadCheck<S> {
     held: BytesMut,
     sound: usize,
     expect: Expect,
+    upgrade: Upgrade,
     deadline: Option<Pin<Box<Sleep>>>,
     refusal: Option<Refusal>,
     /// The refused message is one of which nothing was handed on.
@@ -76,6 +87,7 @@ impl<S> HeadCheck<S> {
             held: first,
             sound: 0,
             expect: Expect::Head { seen: 0 },
+            upgrade: Upgrade::No,
             deadline: None,
             refusal: None,
             refused_whole: false,
@@ -126,7 +138,7 @@ impl<S> HeadCheck<S> {
             Expect::Body { left } => {
                 let passed = self.pass(left);
                 self.expect = match left - passed {
-                    0 => Expect::Head { seen: 0 },
+                    0 => self.after_message(),
                     left => Expect::Body { left },
                 };
             }
@@ -193,12 +205,12 @@ impl<S> HeadCheck<S> {
             return rules::bounded(seen, HEAD_BYTES, rules::LONG_HEAD);
         };
         rules::bounded(end, HEAD_BYTES, rules::LONG_HEAD)?;
-        let Head { framing } = rules::head(&fresh[..end])?;
+        let Head { framing, upgrade } = rules::head(&fresh[..end])?;
+        self.upgrade = if upgrade { Upgrade::Asked } else { Upgrade::No };
         self.expect = match framing {
-            Framing::Length(0) => Expect::Head { seen: 0 },
+            Framing::Length(0) => self.after_message(),
             Framing::Length(left) => Expect::Body { left },
             Framing::Chunked => Expect::ChunkSize,
-            Framing::Upgrade => Expect::UpgradeAnswer,
             Framing::Connect => Expect::Anything,
         };
         self.sound += end;
@@ -218,7 +230,7 @@ impl<S> HeadCheck<S> {
         rules::bounded(end, HEAD_BYTES, rules::LONG_HEAD)?;
         rules::trailers(&fresh[..end])?;
         self.sound += end;
-        self.expect = Expect::Head { seen: 0 };
+        self.expect = self.after_message();
         Ok(())
     }
 
@@ -232,14 +244,24 @@ impl<S> HeadCheck<S> {
         deadline.as_mut().poll(cx)
     }
 
-    /// An answer begins: is it the 101 that ends HTTP on this connection?
+    /// What comes after a message's last byte.
+    const fn after_message(&self) -> Expect {
+        match self.upgrade {
+            Upgrade::No => Expect::Head { seen: 0 },
+            Upgrade::Asked => Expect::UpgradeAnswer,
+            Upgrade::Granted => Expect::Anything,
+        }
+    }
+
+    /// An answer begins: is it the 101 that ends HTTP on this connection? It may come before the request's body has ended.
     fn note_answer(&mut self, first: &[u8]) {
         self.answered = true;
-        if self.expect == Expect::UpgradeAnswer && !first.is_empty() {
-            if first.starts_with(b"HTTP/1.1 100 ") {
-                return;
-            }
-            self.expect = if first.starts_with(b"HTTP/1.1 101 ") { Expect::Anything } else { Expect::Head { seen: 0 } };
+        if self.upgrade != Upgrade::Asked || first.is_empty() || first.starts_with(b"HTTP/1.1 100 ") {
+            return;
+        }
+        self.upgrade = if first.starts_with(b"HTTP/1.1 101 ") { Upgrade::Granted } else { Upgrade::No };
+        if self.expect == Expect::UpgradeAnswer {
+            self.expect = self.after_message();
             self.judge();
             if let Some(reader) = self.reader.take() {
                 reader.wake();
@@ -292,7 +314,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadCheck<S> {
                 Expect::Body { left } => {
                     let read = ready!(this.poll_read_body(cx, buf, left))?;
                     this.expect = match left - read {
-                        0 => Expect::Head { seen: 0 },
+                        0 => this.after_message(),
                         left => Expect::Body { left },
                     };
                     return Poll::Ready(Ok(()));

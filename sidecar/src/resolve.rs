@@ -15,6 +15,12 @@ pub enum ResolveError {
         /// The name as asked.
         name: String,
     },
+    /// Nobody was asked: policy lets nothing go there, and a question would tell the name's servers something too.
+    #[error("no rule could allow a call to {name}: it was not looked up")]
+    OutOfReach {
+        /// The name as asked.
+        name: String,
+    },
     /// No server answered, or it answered with an error.
     #[error("looking up {name} failed")]
     Failed {

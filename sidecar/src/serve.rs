@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::boot_clock::BootClock;
 use crate::control::{self, Control, ControlError};
+use crate::dns::reach::{MayReach, WithinReach};
 use crate::listen::{self, Listeners, Port};
-use crate::resolve::SystemResolver;
+use crate::resolve::{Resolve, SystemResolver};
 use crate::spool::{Spool, SpoolError};
 use crate::stack::Stack;
 use crate::tls::authority::{Authority, AuthorityError};
@@ -134,9 +135,10 @@ impl Sidecar {
         let clock = BootClock::kernel();
         let upstream = Upstream::new(resolver.clone(), ClientTls::new(roots), clock.clone(), own.clone());
         let stack = Stack::start(control.clone(), spool.clone(), upstream, clock, closing.clone());
+        let within_reach: Arc<dyn Resolve> = Arc::new(WithinReach::new(resolver, may_reach(control.clone())));
         let edge = listen::Settings {
             leaves: Arc::new(Leaves::new(authority)?),
-            resolver: resolver.clone(),
+            resolver: Arc::clone(&within_reach),
             original_destination: Arc::new(original_destination),
             own,
         };
@@ -150,7 +152,7 @@ impl Sidecar {
                 }
             });
         }
-        let answering = dns::serve(settings.dns_udp, settings.dns_tcp, resolver, closing.clone());
+        let answering = dns::serve(settings.dns_udp, settings.dns_tcp, within_reach, closing.clone());
         tokio::spawn(async move {
             if let Err(error) = answering.await {
                 tracing::error!(%error, "names are no longer answered");
@@ -175,11 +177,15 @@ impl Sidecar {
             self.stack.drained().await;
         };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!(seconds = DRAIN.as_secs(), "exchanges were still under way: their leases will say what became of them");
+            tracing::warn!(seconds = DRAIN.as_secs(), "exchanges were still under way: what became of them is in doubt");
+        }
+        if tokio::time::timeout(DELIVER, self.stack.farewell()).await.is_err() {
+            tracing::info!("the ledger was not told of the last callers: it will take them for gone");
         }
         if tokio::time::timeout(DELIVER, self.spool.empty()).await.is_err() {
             tracing::info!("what the ledger has not taken yet stays in the spool");
         }
+        self.control.end();
     }
 }
 
@@ -211,4 +217,15 @@ fn publish(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
         fs::rename(&partial, &path)
     };
     write().map_err(|source| StartError::File { path: path.clone(), source })
+}
+
+/// Names are looked up for the agent only where policy could let it call.
+fn may_reach(control: Control) -> MayReach {
+    Arc::new(move |host| {
+        let control = control.clone();
+        Box::pin(async move {
+            control.ready().await;
+            control.policy().is_some_and(|snapshot| snapshot.policy().may_reach(&host))
+        })
+    })
 }

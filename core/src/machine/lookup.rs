@@ -83,10 +83,7 @@ fn by_meaning(known: &Known<'_>, decide: &Decide, now: Timestamp) -> Option<Repl
     if decide.derived == DerivedMode::Off {
         return None;
     }
-    let alike = || {
-        let ids = known.state.by_meaning.get(&decide.meaning).into_iter().flatten();
-        ids.filter_map(|id| known.state.effects.get(id)).filter(|effect| effect.spec.agent == decide.agent)
-    };
+    let alike = || known.state.alike(&decide.agent, &decide.meaning);
     let here = |effect: &&Effect| effect.spec.run == decide.run || known.is_gone(effect);
     if let Some(effect) = alike().find(|effect| effect.is_in_doubt() && !broken("doubt_by_meaning") && !broken("doubt_refuses")) {
         return Some(in_doubt(effect));

@@ -58,8 +58,17 @@ pub(super) fn settle(state: &State, settle: &Settle, now: Timestamp) -> Outcome 
     let end = effect.is_in_flight().then(|| span_end(effect, settle, now));
     let returned = returned_approval(effect, &settle.outcome);
     push(effect, settle.fence, outcome, settle.fingerprint, returned, end, now, &mut result);
-    result.reply = Reply::Settled { stands: true, gate: opened_gate(&result) };
+    result.reply = Reply::Settled { stands: !frees(&settle.outcome) || !is_done(effect), gate: opened_gate(&result) };
     result
+}
+
+/// Whether an older grant is proven to have been executed, so that no word about this one frees the key.
+fn is_done(effect: &Effect) -> bool {
+    !effect.proven_late.is_empty() && !broken("late_proof_closes_the_key")
+}
+
+const fn frees(outcome: &SettleOutcome) -> bool {
+    matches!(outcome, SettleOutcome::NotSent(_) | SettleOutcome::Rejected { .. })
 }
 
 fn is_same(state: &EffectState, outcome: &SettleOutcome) -> bool {
@@ -145,9 +154,10 @@ fn push(
 ) {
     let id = effect.spec.effect.clone();
     // What an older grant is proven to have done is done, whatever becomes of this one.
-    let frees = matches!(outcome, Settled::NotSent { .. } | Settled::Rejected { .. });
-    let is_done = !effect.proven_late.is_empty() && !broken("late_proof_closes_the_key");
-    let outcome = if frees && is_done { Settled::Completed { answer: None, by: SettledBy::Proof } } else { outcome };
+    let outcome = match outcome {
+        Settled::NotSent { .. } | Settled::Rejected { .. } if is_done(effect) => Settled::Completed { answer: None, by: SettledBy::Proof },
+        Settled::NotSent { .. } | Settled::Rejected { .. } | Settled::Completed { .. } | Settled::InDoubt { .. } => outcome,
+    };
     let in_doubt = matches!(outcome, Settled::InDoubt { .. });
     let end = end.map(Box::new);
     let fact = Fact::EffectSettled { effect: id.clone(), fence, outcome, fingerprint, approval_returned, proven_late: None, end };

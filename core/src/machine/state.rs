@@ -89,6 +89,12 @@ impl State {
         self.decisions.contains_key(&(boot.clone(), decision.clone()))
     }
 
+    /// Effects of this agent that mean the same, whatever named them.
+    pub fn alike(&self, agent: &AgentId, meaning: &Meaning) -> impl Iterator<Item = &Effect> {
+        let ids = self.by_meaning.get(meaning).into_iter().flatten();
+        ids.filter_map(|id| self.effects.get(id)).filter(move |effect| effect.spec.agent == *agent)
+    }
+
     /// Sidecars whose grants are in flight or whose answers may be unread, and which were not said to be gone since.
     pub fn boots_with_callers(&self) -> std::collections::HashSet<BootId> {
         let open = |effect: &&Effect| (effect.is_in_flight() || effect.is_unread()) && !effect.caller_gone;

@@ -14,6 +14,7 @@ pub struct CallHead {
     wire_method: String,
     method: String,
     path: CanonicalPath,
+    is_read: bool,
 }
 
 impl CallHead {
@@ -23,13 +24,15 @@ impl CallHead {
     /// A method override counts as the method, except where it would turn a write into a read: a far side that ignores the
     /// header would still write.
     pub fn new(method: &str, overridden: Option<&str>, host: &str, port: u16, path: &str) -> Result<Self, HostError> {
+        let on_the_wire = method;
         let wire_method = method.to_ascii_uppercase();
         let overridden = overridden.map(|text| text.trim().to_ascii_uppercase()).filter(|text| !text.is_empty());
         let method = match overridden {
             Some(other) if !is_read_method(&other) || is_read_method(&wire_method) => other,
             _ => wire_method.clone(),
         };
-        Ok(Self { host: Host::new(host)?, port, wire_method, method, path: CanonicalPath::new(path) })
+        let is_read = is_read_method(&method) && is_read_method(on_the_wire);
+        Ok(Self { host: Host::new(host)?, port, wire_method, method, path: CanonicalPath::new(path), is_read })
     }
 
     /// The host in its one spelling.
@@ -52,9 +55,10 @@ impl CallHead {
         &self.path
     }
 
-    /// Whether the method that counts changes nothing by its definition (RFC 9110 9.2.1), as far as a proxy trusts it.
+    /// Whether the method that counts changes nothing by its definition (RFC 9110 9.2.1), as far as a proxy trusts it. Methods are
+    /// case-sensitive (9.1): rules mean `get` as they mean `GET`, for the far side may, but nobody has defined it as safe.
     pub fn is_read(&self) -> bool {
-        is_read_method(&self.method)
+        self.is_read
     }
 
     /// Whether a rule for these methods concerns the call; it does for the method on the wire as well as for the override.
@@ -87,6 +91,20 @@ mod tests {
         check("POST", Some("GET"), "POST");
         check("GET", Some("HEAD"), "HEAD");
         check("POST", Some(" "), "POST");
+    }
+
+    #[test]
+    fn a_method_in_another_case_is_an_effect() {
+        let check = |method: &str, overridden: Option<&str>, expect: bool| {
+            assert_eq!(CallHead::new(method, overridden, "a.b", 443, "/").unwrap().is_read(), expect, "{method} {overridden:?}");
+        };
+        check("GET", None, true);
+        check("get", None, false);
+        check("Head", None, false);
+        check("post", None, false);
+        check("get", Some("HEAD"), false);
+        check("GET", Some("head"), true);
+        check("GET", Some("patch"), false);
     }
 
     #[test]

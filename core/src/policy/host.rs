@@ -153,9 +153,11 @@ impl HostPattern {
 
     /// Whether the pattern means this host at this port.
     pub fn matches(&self, host: &Host, port: u16) -> bool {
-        if self.port.is_some_and(|own| own != port) {
-            return false;
-        }
+        self.port.is_none_or(|own| own == port) && self.matches_at_some_port(host)
+    }
+
+    /// Whether the pattern means this host at any port.
+    pub(super) fn matches_at_some_port(&self, host: &Host) -> bool {
         match &self.name {
             Name::Exact(own) => own == host,
             Name::Below(own) => host.0.strip_suffix(own.as_str()).is_some_and(|front| front.len() > 1 && front.ends_with('.')),

@@ -190,7 +190,7 @@ impl AgentPolicy {
         }
     }
 
-    fn policies(&self) -> impl Iterator<Item = &CompiledPolicy> {
+    pub(super) fn policies(&self) -> impl Iterator<Item = &CompiledPolicy> {
         self.selected.iter().filter_map(|index| self.set.policies.get(*index))
     }
 

@@ -17,6 +17,7 @@ mod llm;
 mod model;
 mod path;
 mod probe;
+mod reach;
 mod retry;
 mod route;
 mod schema;

@@ -50,6 +50,10 @@ impl Settings {
     pub fn is_uninspected(&self, host: &Host, port: u16) -> bool {
         self.uninspected.iter().any(|pattern| pattern.matches(host, port))
     }
+
+    pub(super) fn is_uninspected_at_some_port(&self, host: &Host) -> bool {
+        self.uninspected.iter().any(|pattern| pattern.matches_at_some_port(host))
+    }
 }
 
 /// The mode that meets most repeats, and the longest window.

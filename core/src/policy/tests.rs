@@ -261,6 +261,40 @@ mod levels {
     }
 
     #[test]
+    fn a_host_that_no_rule_could_allow_is_out_of_reach() {
+        let theirs = tool(CLUSTER, "approved", json!([{"hosts": ["tool.example.com:8443"], "methods": ["PUT"]}]), json!({}), Value::Null);
+        let ours = tool(OWN, "approved", json!([{"hosts": ["own.example.com"]}]), json!({}), Value::Null);
+        let check = |policies: &[Value], reached: &[&str], refused: &[&str]| {
+            let agent = compiled(&[theirs.clone(), ours.clone()], policies, &[]).for_agent(&Labels::new());
+            for (hosts, expect) in [(reached, true), (refused, false)] {
+                for host in hosts {
+                    assert_eq!(agent.may_reach(&Host::new(host).unwrap()), expect, "{host} {policies:?}");
+                }
+            }
+        };
+        let hosts = |verdict: Value| rule("hosts", json!({"hosts": ["pay.example.com:8443", "*.in.example.com"]}), Some("false"), verdict);
+        let deny = |namespace, rules: &[Value]| policy(namespace, "list", rules, json!({"default": "Deny"}));
+        check(&[], &["evil.test"], &[]);
+        check(&[policy(OWN, "own", &[hosts(json!("Deny"))], json!({}))], &["evil.test", "pay.example.com"], &[]);
+        check(&[deny(OWN, &[])], &[], &["pay.example.com"]);
+        let listed = ["pay.example.com", "PAY.example.com.", "a.b.in.example.com"];
+        check(&[deny(OWN, &[hosts(json!("Allow"))])], &listed, &["evil.test", "in.example.com", "data.pay.example.com"]);
+        check(&[deny(OWN, &[hosts(approval(1))])], &listed, &["evil.test"]);
+        check(&[deny(OWN, &[hosts(json!("Deny"))])], &[], &listed);
+        let tools = rule("tools", json!({"tools": ["approved"]}), None, json!("Allow"));
+        // A cluster's rule means the cluster's registration, whatever a namespace names.
+        check(&[deny(CLUSTER, std::slice::from_ref(&tools))], &["tool.example.com"], &["own.example.com"]);
+        check(&[deny(OWN, &[tools])], &["tool.example.com", "own.example.com"], &["evil.test"]);
+        let reads = rule("reads", json!({"methods": ["GET"]}), None, json!("Allow"));
+        check(&[deny(OWN, std::slice::from_ref(&reads))], &["evil.test"], &[]);
+        // Each list must have it.
+        check(&[deny(CLUSTER, &[hosts(json!("Allow"))]), deny(OWN, &[reads])], &listed, &["evil.test"]);
+        check(&[policy(OWN, "own", &[], json!({"default": "Deny", "mode": "Audit"}))], &["evil.test"], &[]);
+        let pinned = json!({"default": "Deny", "uninspected": ["pinned.example.com:5432"]});
+        check(&[policy(CLUSTER, "all", &[], pinned)], &["pinned.example.com"], &["evil.test"]);
+    }
+
+    #[test]
     fn a_namespace_loosens_only_what_the_cluster_delegates() {
         let own = policy(OWN, "own", &[], json!({"failure_mode": "Open", "uninspected": ["pinned.example.com"]}));
         let host = Host::new("pinned.example.com").unwrap();

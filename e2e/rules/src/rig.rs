@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use kybernis_core::ids::{AgentId, GateId, PersonId, RunId, TenantId};
 use kybernis_core::machine::{DecideGate, Effect, EffectState, Gate, GateVerdict};
-use kybernis_core::time::Millis;
 use kybernis_crds::{AgentScope, Source, load_sources, lower};
 use kybernis_ledger::auth::{Claims, Role, TokenKey, Workload};
 use kybernis_ledger::policy::{InForce, Secrets};
@@ -100,7 +99,7 @@ impl Rig {
             grpc: clone(&self.grpc),
             http: clone(&self.http),
             policy: self.policy.subscribe(),
-            engine: engine::Settings { lease: Millis::from_secs(30), absence: Duration::from_secs(30), tick: Duration::from_millis(20) },
+            engine: engine::Settings { tick: Duration::from_millis(20), ..engine::Settings::default() },
         };
         self.ledger = Some(Ledger::start(settings).await.unwrap_or_else(|error| panic!("the ledger did not start: {error}")));
     }

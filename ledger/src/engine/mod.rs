@@ -7,6 +7,7 @@
 //! ```
 
 mod batch;
+mod deciding;
 mod errands;
 mod grantees;
 mod index;
@@ -48,13 +49,20 @@ pub struct Settings {
     pub lease: Millis,
     /// How long a sidecar may be out of touch before its callers count as gone.
     pub absence: Duration,
+    /// The same where a call that means what such a caller meant is waiting to know.
+    pub asked_absence: Duration,
     /// How often time alone is looked at: leases, probes, gates, waiting callers.
     pub tick: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lease: Millis::from_secs(30), absence: Duration::from_secs(30), tick: Duration::from_millis(100) }
+        Self {
+            lease: Millis::from_secs(30),
+            absence: Duration::from_secs(30),
+            asked_absence: Duration::from_secs(3),
+            tick: Duration::from_millis(100),
+        }
     }
 }
 

@@ -77,6 +77,11 @@ impl Presence {
         }
     }
 
+    /// Since when a sidecar is out of touch; `None` for one that is in touch, or of which nothing is known.
+    pub(super) fn away_since(&self, boot: &BootId) -> Option<Instant> {
+        self.boots.get(boot).filter(|seen| seen.open == 0).map(|seen| seen.away_since)
+    }
+
     /// Forgets and returns those that were away for longer than `absence`.
     pub(super) fn gone(&mut self, absence: Duration) -> Vec<BootId> {
         let is_gone = |seen: &Seen| seen.open == 0 && seen.away_since.elapsed() > absence;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use kybernis_core::ids::{EffectId, GateId};
+use kybernis_core::ids::{BootId, EffectId, GateId};
 use kybernis_proto::{DecideAnswer, DecideParts};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ pub(super) enum Obstacle {
     Flight(EffectId),
     /// A person has not decided yet.
     Person(GateId),
+    /// A sidecar whose caller meant the same is out of touch; from then on it counts as gone.
+    Absence(BootId, Instant),
 }
 
 impl Waiting {
@@ -51,6 +53,7 @@ impl Waiting {
         match obstacle {
             Obstacle::Flight(_) => self.flight_until,
             Obstacle::Person(_) => self.person_until,
+            Obstacle::Absence(_, then) => *then,
         }
     }
 

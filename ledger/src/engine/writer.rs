@@ -63,28 +63,28 @@ fn one_batch(asks: &mut VecDeque<Ask>) -> VecDeque<Ask> {
 
 /// What a batch has led to in memory, before it is durable.
 #[derive(Default)]
-struct Staged {
+pub(super) struct Staged {
     events: Vec<Event>,
     blobs: Vec<Blob>,
     actions: Vec<Action>,
-    decided: Vec<(Box<Waiting>, Decided)>,
-    replies: Vec<Replied>,
+    pub(super) decided: Vec<(Box<Waiting>, Decided)>,
+    pub(super) replies: Vec<Replied>,
     looks: Vec<Look>,
     /// Where answers lie that no record holds any more.
     stale: Vec<String>,
 }
 
 /// A command with what it is answered once it is durable, and what it takes to run it again.
-struct Replied {
-    command: Command,
-    by: Option<AgentId>,
-    blobs: Vec<Blob>,
-    answer: Answer,
-    reply: Reply,
+pub(super) struct Replied {
+    pub(super) command: Command,
+    pub(super) by: Option<AgentId>,
+    pub(super) blobs: Vec<Blob>,
+    pub(super) answer: Answer,
+    pub(super) reply: Reply,
 }
 
 /// Where one Decide of a batch stands.
-enum Decided {
+pub(super) enum Decided {
     Answer(DecideAnswer),
     Park(Obstacle),
 }
@@ -92,9 +92,9 @@ enum Decided {
 pub(super) struct Writer {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) vault: Arc<Vault>,
-    policy: watch::Receiver<PolicyDigest>,
+    pub(super) policy: watch::Receiver<PolicyDigest>,
     pub(super) probers: Arc<Mutex<HashMap<u64, Prober>>>,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) clock: Clock,
     epoch: Epoch,
     head: Head,
@@ -102,7 +102,7 @@ pub(super) struct Writer {
     index: Index,
     grantees: Grantees,
     parked: Parked,
-    presence: Presence,
+    pub(super) presence: Presence,
 }
 
 impl Writer {
@@ -261,7 +261,7 @@ impl Writer {
     }
 
     /// Applies a command to memory and keeps what it led to; the reply waits for the append.
-    fn take_in(&mut self, command: &Command, staged: &mut Staged) -> Result<(Reply, bool), EngineError> {
+    pub(super) fn take_in(&mut self, command: &Command, staged: &mut Staged) -> Result<(Reply, bool), EngineError> {
         let now = self.clock.now(self.state.last_ts());
         let entropy = Entropy::new(self.vault.random()?);
         let Outcome { events, reply, actions } = apply(&self.state, command, now, entropy);
@@ -304,55 +304,6 @@ impl Writer {
             self.state.extend_leases(renew, self.clock.now(self.state.last_ts()));
         }
         Ok(reply)
-    }
-
-    fn stage_decide(&mut self, mut waiting: Box<Waiting>, staged: &mut Staged) -> Result<(), EngineError> {
-        self.stage_observed(&mut waiting, staged)?;
-        if waiting.is_deserted() {
-            return Ok(());
-        }
-        let decide = &waiting.parts.decide;
-        let in_force = *self.policy.borrow();
-        if decide.policy != in_force
-            && !kybernis_core::mutation::broken("a_stale_policy_decides_nothing")
-            && !self.state.has_decided(&decide.boot, &decide.decision)
-        {
-            staged.decided.push((waiting, Decided::Answer(DecideAnswer::PolicyStale(in_force))));
-            return Ok(());
-        }
-        waiting.parts.decide.patience_over = waiting.patience_over();
-        let command = Command::Decide(Box::new(waiting.parts.decide.clone()));
-        let (reply, _) = self.take_in(&command, staged)?;
-        let decided = match reply {
-            Reply::Grant(grant) => Decided::Answer(DecideAnswer::Grant(*grant)),
-            Reply::Replay(replay) => Decided::Answer(DecideAnswer::Replay(*replay)),
-            Reply::Wait { effect } => Decided::Park(Obstacle::Flight(effect)),
-            Reply::Refuse(refuse) => match &refuse.gate {
-                Some(gate) if refuse.code == Code::ApprovalRequired && waiting.holds_for_person() => {
-                    Decided::Park(Obstacle::Person(gate.clone()))
-                }
-                _ => Decided::Answer(DecideAnswer::Refuse(*refuse)),
-            },
-            Reply::Renewed { .. } | Reply::Settled { .. } | Reply::SpansAcked { .. } | Reply::Done => {
-                let refuse = Refuse::new(Code::LedgerUnavailable, "The ledger could not name a new effect.".to_owned());
-                Decided::Answer(DecideAnswer::Refuse(refuse))
-            }
-        };
-        staged.decided.push((waiting, decided));
-        Ok(())
-    }
-
-    /// What the sidecar saw of its callers bears on what the call meets, and holds whatever becomes of the call: it is taken
-    /// in first, as a command of its own, which is run again where the append's fate is unknown.
-    fn stage_observed(&mut self, waiting: &mut Waiting, staged: &mut Staged) -> Result<(), EngineError> {
-        let observed = std::mem::take(&mut waiting.parts.decide.observed);
-        if observed.is_empty() {
-            return Ok(());
-        }
-        let command = Command::Observe(Observe::Seen { boot: waiting.parts.decide.boot.clone(), observed });
-        let (reply, _) = self.take_in(&command, staged)?;
-        staged.replies.push(Replied { command, by: None, blobs: Vec::new(), answer: Answer::nobody(), reply });
-        Ok(())
     }
 
     /// Everything that was promised is durable now.

@@ -14,6 +14,7 @@ use kybernis_core::policy::Labels;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::{DecideAnswer, MESSAGE_MAX, decide_answer, v1};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
@@ -124,6 +125,8 @@ pub struct Control {
     token: Token,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     policy: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Ends the stream by which the ledger knows that this sidecar lives.
+    in_touch: CancellationToken,
 }
 
 impl Control {
@@ -148,15 +151,22 @@ impl Control {
             .max_encoding_message_size(MESSAGE_MAX);
         let (tell_identity, identity) = watch::channel(None);
         let (tell_policy, policy) = watch::channel(None);
-        let control = Self { client, boot, capture: settings.capture.as_str().into(), token, identity, policy };
+        let control =
+            Self { client, boot, capture: settings.capture.as_str().into(), token, identity, policy, in_touch: CancellationToken::new() };
         let this = control.clone();
-        tokio::spawn(async move {
+        let in_touch = control.in_touch.clone();
+        tokio::spawn(in_touch.run_until_cancelled_owned(async move {
             let registered = this.register().await;
             let labels = registered.labels.clone();
             tell_identity.send_replace(Some(registered));
             policy::follow(this, labels, tell_policy).await;
-        });
+        }));
         Ok(control)
+    }
+
+    /// This life is over: the ledger takes the sidecar's callers for gone.
+    pub fn end(&self) {
+        self.in_touch.cancel();
     }
 
     /// This life of this process.

@@ -93,7 +93,8 @@ async fn records(question: &Query, resolver: &dyn Resolve) -> Result<Vec<Record>
     };
     let found = match tokio::time::timeout(LOOKUP_WITHIN, resolver.resolve(&name)).await {
         Ok(Ok(found)) => found,
-        Ok(Err(ResolveError::NotFound { .. })) => return Err(ResponseCode::NXDomain),
+        // No such name, rather than a refusal: a client goes on to its next search domain.
+        Ok(Err(ResolveError::NotFound { .. } | ResolveError::OutOfReach { .. })) => return Err(ResponseCode::NXDomain),
         Ok(Err(error @ ResolveError::Failed { .. })) => {
             tracing::warn!(%error, "a name could not be looked up");
             return Err(ResponseCode::ServFail);

@@ -193,3 +193,43 @@ async fn a_lookup_that_takes_too_long_is_a_failure_of_the_server() {
     let reply = answer(&bytes, &Names, Transport::Udp).await.unwrap();
     assert_eq!(Message::from_bytes(&reply).unwrap().metadata.response_code, ResponseCode::ServFail);
 }
+
+/// Counts what is looked up.
+struct Counted(std::sync::Mutex<Vec<String>>);
+
+impl Resolve for Counted {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Resolved, ResolveError>> {
+        self.0.lock().unwrap().push(name.to_owned());
+        async move { Ok(Resolved { canonical: name.into(), addresses: vec![Ipv4Addr::LOCALHOST.into()] }) }.boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_no_rule_could_allow_is_not_looked_up() {
+    let counted = Arc::new(Counted(std::sync::Mutex::default()));
+    let may_reach: reach::MayReach = Arc::new(|host| async move { host.as_str() == "pay.example" }.boxed());
+    let guarded = reach::WithinReach::new(counted.clone(), may_reach);
+    for (name, code) in [
+        ("PAY.example.", ResponseCode::NoError),
+        ("localhost.", ResponseCode::NoError),
+        ("s3cr3t.evil.example.", ResponseCode::NXDomain),
+        ("x.pay.example.", ResponseCode::NXDomain),
+    ] {
+        let bytes = query(name, RecordType::A).to_vec().unwrap();
+        let reply = answer(&bytes, &guarded, Transport::Udp).await.unwrap();
+        assert_eq!(Message::from_bytes(&reply).unwrap().metadata.response_code, code, "{name}");
+    }
+    assert!(matches!(guarded.resolve("-odd.pay.example").await, Err(ResolveError::OutOfReach { .. })));
+    assert_eq!(*counted.0.lock().unwrap(), ["pay.example", "localhost"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_there_is_a_policy_no_name_is_looked_up() {
+    let counted = Arc::new(Counted(std::sync::Mutex::default()));
+    let guarded = reach::WithinReach::new(counted.clone(), Arc::new(|_| std::future::pending().boxed()));
+    let bytes = query("pay.example.", RecordType::A).to_vec().unwrap();
+    let reply = answer(&bytes, &guarded, Transport::Udp).await.unwrap();
+    assert_eq!(Message::from_bytes(&reply).unwrap().metadata.response_code, ResponseCode::ServFail);
+    assert!(matches!(guarded.resolve("pay.example").await, Err(ResolveError::Failed { .. })));
+    assert!(counted.0.lock().unwrap().is_empty());
+}

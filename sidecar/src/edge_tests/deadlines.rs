@@ -18,6 +18,8 @@ use crate::target::Scheme;
 use crate::upstream::{Doubt, NotSent, SendFailure};
 
 const START: BootInstant = BootInstant::from_nanos(1_000_000_000_000);
+/// Far more than a refusal takes; what waits for an answer instead must fail and not hang.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Sender = mpsc::UnboundedSender<Result<Frame<Bytes>, BodyError>>;
 
@@ -74,7 +76,10 @@ async fn past_send_by_no_first_byte_is_written() {
         let (_renew, terms) = generous(&clock);
         clock.advance(Duration::from_millis(10_001));
         let permit = Permit::effect(Granted::by_ledger(), terms);
-        let failed = client.send(permit, post(SendBody::whole("buy")), &to).await.unwrap_err();
+        let sending = client.send(permit, post(SendBody::whole("buy")), &to);
+        let sent = tokio::time::timeout(PATIENCE, sending).await;
+        assert!(matches!(sent, Ok(Err(_))), "it was written: {sent:?}");
+        let Ok(Err(failed)) = sent else { return };
         assert!(matches!(proof(&failed), NotSent::DeadlineBeforeFirstByte), "{failed}");
     }
     assert_eq!(*kept.lock().unwrap(), "");

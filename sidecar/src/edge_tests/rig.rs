@@ -39,6 +39,7 @@ impl Resolve for Names {
         async move {
             match self.0.get(name) {
                 Some(ip) => Ok(Resolved { canonical: name.into(), addresses: vec![*ip] }),
+                None if name == "denied.test" => Err(ResolveError::OutOfReach { name: name.into() }),
                 None => Err(ResolveError::NotFound { name: name.into() }),
             }
         }

@@ -50,14 +50,14 @@ const TRAILER_NAME: Refusal = bad("A trailer field has a name that belongs to th
 pub(super) enum Framing {
     Length(u64),
     Chunked,
-    /// The answer decides.
-    Upgrade,
     Connect,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) framing: Framing,
+    /// After the body, if there is one, the answer decides what follows (RFC 9110, 7.8).
+    pub(super) upgrade: bool,
 }
 
 pub(super) const fn bounded(len: usize, bound: usize, refusal: Refusal) -> Result<(), Refusal> {
@@ -100,11 +100,9 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, Refusal> {
             None | Some(0) => Framing::Connect,
             Some(_) => return Err(bad("A CONNECT request cannot have a body.")),
         },
-        (Some(length), false) if length > 0 => Framing::Length(length),
-        (_, false) if facts.upgrade => Framing::Upgrade,
-        (_, false) => Framing::Length(0),
+        (length, false) => Framing::Length(length.unwrap_or(0)),
     };
-    Ok(Head { framing })
+    Ok(Head { framing, upgrade: facts.upgrade })
 }
 
 /// Judges a whole trailer section, its empty line included.
@@ -257,7 +255,7 @@ impl<'a> Lines<'a> {
 }
 
 /// `tchar` of RFC 9110, 5.6.2.
-const fn is_token_char(byte: u8) -> bool {
+pub(crate) const fn is_token_char(byte: u8) -> bool {
     TOKEN[byte as usize]
 }
 

@@ -2,8 +2,12 @@
 
 use super::*;
 
+fn whole(head_lines: &str) -> Result<Head, Refusal> {
+    head(head_lines.replace('\n', "\r\n").as_bytes())
+}
+
 fn framing(head_lines: &str) -> Result<Framing, Refusal> {
-    head(head_lines.replace('\n', "\r\n").as_bytes()).map(|head| head.framing)
+    whole(head_lines).map(|head| head.framing)
 }
 
 #[test]
@@ -15,8 +19,18 @@ fn sound_heads_and_what_follows_them() {
     check("POST / HTTP/1.1\nHost: a\ncontent-LENGTH:  5 \n\n", Framing::Length(5));
     check("POST / HTTP/1.1\nHost: a\nTransfer-Encoding: Chunked\n\n", Framing::Chunked);
     check("CONNECT a:1 HTTP/1.1\nHost: a:1\n\n", Framing::Connect);
-    check("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: upgrade\n\n", Framing::Upgrade);
     check("GET / HTTP/1.1\nHost: a\nX-Empty:\nX: caf\u{e9}\n\n", Framing::Length(0));
+}
+
+#[test]
+fn an_upgrade_is_noted_whatever_the_body() {
+    let check = |more: &str, framing: Framing| {
+        let text = format!("GET / HTTP/1.1\nHost: a\nUpgrade: websocket\nConnection: upgrade\n{more}\n");
+        assert_eq!(whole(&text), Ok(Head { framing, upgrade: true }), "{text}");
+    };
+    check("", Framing::Length(0));
+    check("Content-Length: 5\n", Framing::Length(5));
+    check("Transfer-Encoding: chunked\n", Framing::Chunked);
 }
 
 #[test]

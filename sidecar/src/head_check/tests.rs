@@ -157,3 +157,45 @@ fn bytes_after_an_upgrade_wait_for_the_answer() {
         }
     });
 }
+
+#[test]
+fn so_do_bytes_after_the_body_of_an_upgrade() {
+    const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    const DECLINED: &str = "HTTP/1.1 200 OK\r\n\r\n";
+    let head = |framing: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade\r\n{framing}\r\n\r\n");
+    let chunks = "3\r\nbuy\r\n0\r\nX-Sum: 1\r\n\r\n";
+    for (framing, body, half) in [("Content-Length: 3", "buy", 2), ("Transfer-Encoding: chunked", chunks, 4)] {
+        for (answer, rest) in [(GRANTED, "not http"), (DECLINED, "GET /next HTTP/1.1\r\nHost: a\r\n\r\n")] {
+            for cut in [0, half, body.len()].map(|part| head(framing).len() + part) {
+                for early in [false, true] {
+                    runtime().block_on(upgrade_with_body(&(head(framing) + body), cut, early, answer, rest));
+                }
+            }
+        }
+    }
+}
+
+/// `early`: the answer begins when `cut` bytes have come, rather than after the message.
+async fn upgrade_with_body(message: &str, cut: usize, early: bool, answer: &str, rest: &str) {
+    let (mut client, server) = tokio::io::duplex(1024);
+    let mut check = HeadCheck::new(server, BytesMut::new());
+    let mut through = vec![0; message.len()];
+    let (first, second) = through.split_at_mut(cut);
+    client.write_all(&message.as_bytes()[..cut]).await.unwrap();
+    check.read_exact(first).await.unwrap();
+    check.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+    if early {
+        check.write_all(answer.as_bytes()).await.unwrap();
+    }
+    client.write_all(&[&message.as_bytes()[cut..], rest.as_bytes()].concat()).await.unwrap();
+    client.shutdown().await.unwrap();
+    check.read_exact(second).await.unwrap();
+    if !early {
+        let waits = tokio::time::timeout(Duration::from_millis(1), check.read(&mut [0; 8])).await;
+        assert!(waits.is_err(), "bytes came through before the answer to {message:?}");
+        check.write_all(answer.as_bytes()).await.unwrap();
+    }
+    let mut after = String::new();
+    check.read_to_string(&mut after).await.unwrap();
+    assert_eq!((through.as_slice(), after.as_str()), (message.as_bytes(), rest), "{answer}");
+}

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::resolve::Resolve;
+use crate::resolve::{Resolve, ResolveError};
 use crate::target::{Authority, Host, Protocol, Scheme, Target};
 
 /// Where a stream stands before it says anything itself.
@@ -26,6 +26,8 @@ pub(crate) enum Disagreement {
     ConnectHost,
     #[error("The request's host does not resolve to the address that the connection was opened to.")]
     Address,
+    #[error("No rule of the policy in force could allow a call to this host, so its name was not looked up. Ask for a rule that names it.")]
+    OutOfReach,
     #[error("The request's host is not the server name of its TLS connection.")]
     ServerName,
 }
@@ -43,7 +45,7 @@ impl Place {
         }
         match (&opened, &named.host) {
             (opened, named) if opened == named => Ok(()),
-            (Host::Ip(ip), Host::Name(name)) if resolves_to(resolver, name, *ip).await => Ok(()),
+            (Host::Ip(ip), Host::Name(name)) => resolves_to(resolver, name, *ip).await,
             (Host::Ip(_), _) => Err(Disagreement::Address),
             (Host::Name(_), _) => Err(Disagreement::ConnectHost),
         }
@@ -69,12 +71,14 @@ impl Place {
     }
 }
 
-async fn resolves_to(resolver: &dyn Resolve, name: &str, ip: IpAddr) -> bool {
+async fn resolves_to(resolver: &dyn Resolve, name: &str, ip: IpAddr) -> Result<(), Disagreement> {
     match resolver.resolve(name).await {
-        Ok(found) => found.addresses.iter().any(|a| a.to_canonical() == ip),
-        Err(error) => {
+        Ok(found) if found.addresses.iter().any(|a| a.to_canonical() == ip) => Ok(()),
+        Ok(_) => Err(Disagreement::Address),
+        Err(ResolveError::OutOfReach { .. }) => Err(Disagreement::OutOfReach),
+        Err(error @ (ResolveError::NotFound { .. } | ResolveError::Failed { .. })) => {
             tracing::debug!(%error, "a name could not be compared with its connection's address");
-            false
+            Err(Disagreement::Address)
         }
     }
 }

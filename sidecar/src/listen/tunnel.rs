@@ -119,6 +119,7 @@ struct Told {
 async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place, told: &mut Told) -> io::Result<Speech> {
     let mut buffer = vec![0; COPY_BUFFER];
     loop {
+        let begun = !sniff::after_empty_lines(agent.ahead()).is_empty();
         tokio::select! {
             biased;
             read = agent.read_ahead(LOOK_AHEAD) => {
@@ -130,6 +131,10 @@ async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place,
                     None if ended => return Ok(sniff::undecided(agent.ahead(), Speech::Nothing)),
                     None => {}
                 }
+            }
+            // Half a word that is not the beginning of HTTP is not withheld for good: a prompt may be answered without a newline.
+            () = tokio::time::sleep(sniff::SILENCE), if begun && sniff::undecided(agent.ahead(), Speech::Silent) == Speech::Opaque => {
+                return Ok(Speech::Opaque);
             }
             read = far.read(&mut buffer), if !told.end => match read? {
                 0 => {

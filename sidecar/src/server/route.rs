@@ -39,6 +39,7 @@ pub(super) enum EdgeRefusal {
 impl EdgeRefusal {
     const fn code(self) -> Code {
         match self {
+            Self::Disagreement(Disagreement::OutOfReach) => Code::EgressDenied,
             Self::TwoHosts | Self::Disagreement(_) => Code::AuthorityMismatch,
             Self::NotAbsolute | Self::BadAuthority(_) | Self::NoHost | Self::BadScheme | Self::NestedConnect | Self::BadConnect => {
                 Code::BadRequest

@@ -119,18 +119,21 @@ impl Call {
     }
 }
 
-/// The method that the override headers name, if any. A far side may obey any of them, so they must agree.
+/// The method that the override headers name, if any. A far side may obey any of them, so they must agree; behind CGI or WSGI an
+/// underscore in a name makes the same variable as a hyphen does.
 fn method_override(headers: &HeaderMap) -> Result<Option<&str>, String> {
     let mut found: Option<&str> = None;
-    for name in METHOD_OVERRIDE_HEADERS {
-        for value in headers.get_all(name) {
-            let value = value.to_str().map_err(|_| format!("{name}: has a character that is not visible ASCII."))?.trim();
-            match found {
-                Some(first) if !first.eq_ignore_ascii_case(value) => {
-                    return Err(format!("{name} says {value:?} where another override says {first:?}; name one method."));
-                }
-                Some(_) | None => found = Some(value),
+    for (name, value) in headers {
+        let spelt = name.as_str().replace('_', "-");
+        if !METHOD_OVERRIDE_HEADERS.contains(&spelt.as_str()) {
+            continue;
+        }
+        let value = value.to_str().map_err(|_| format!("{name}: has a character that is not visible ASCII."))?.trim();
+        match found {
+            Some(first) if !first.eq_ignore_ascii_case(value) => {
+                return Err(format!("{name} says {value:?} where another override says {first:?}; name one method."));
             }
+            Some(_) | None => found = Some(value),
         }
     }
     Ok(found)
@@ -153,4 +156,24 @@ pub(super) fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 pub(super) fn speaks_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().strip_prefix(b"application/grpc"));
     kind.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_override_counts_with_underscores_too() {
+        let check = |fields: &[(&'static str, &'static str)], expect: Result<Option<&str>, ()>| {
+            let field =
+                |(name, value): &(&'static str, &'static str)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
+            let headers: HeaderMap = fields.iter().map(field).collect();
+            assert_eq!(method_override(&headers).map_err(|_| ()), expect, "{fields:?}");
+        };
+        check(&[("x-http-method", "PUT")], Ok(Some("PUT")));
+        check(&[("x_http_method_override", " DELETE ")], Ok(Some("DELETE")));
+        check(&[("x-http_method-override", "DELETE"), ("x-method-override", "DELETE")], Ok(Some("DELETE")));
+        check(&[("x_http_method_override", "DELETE"), ("x-http-method-override", "GET")], Err(()));
+        check(&[("x-http-methods", "PUT")], Ok(None));
+    }
 }

@@ -90,6 +90,15 @@ impl Callers {
         }
     }
 
+    /// Whether a caller has gone, and the ledger has not been told.
+    pub(super) fn are_gone(&self) -> bool {
+        let state = self.state();
+        let is_gone = |watched: &Watched| !watched.gone_told && matches!(watched.delivery.fate(), Fate::Leaving | Fate::Lost);
+        let told = |effect: &EffectId| !state.alone.contains(effect);
+        state.untold.iter().any(|seen| seen.seen == Seen::CallerGone && told(&seen.effect))
+            || state.watched.iter().any(|((effect, _), watched)| told(effect) && is_gone(watched))
+    }
+
     /// What there is to tell now, of effects that the ledger knows; for a call that may not get through.
     pub(super) fn news(&self) -> News<'_> {
         let mut state = self.state();

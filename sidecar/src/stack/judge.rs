@@ -247,7 +247,7 @@ impl Judged {
             required: rule.required,
             class: rule.class.clone(),
             expires_after: rule.expires_after,
-            summary: summary::of(intake, self.tool.volatile()),
+            summary: summary::of(intake, call.url.query(), self.tool.volatile()),
         })
     }
 

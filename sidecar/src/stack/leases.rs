@@ -8,7 +8,7 @@ use kybernis_core::ids::EffectId;
 use kybernis_core::machine::{Fence, Renew};
 use kybernis_core::time::Millis;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::callers::Callers;
 use crate::boot_clock::{BootClock, BootInstant};
@@ -18,6 +18,10 @@ use crate::control::Control;
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 /// How often the leases are renewed.
 const EVERY: Duration = Duration::from_secs(10);
+/// What a ledger that is away is left in peace for.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How soon the ledger hears that a caller is gone: its successor may ask the same through another sidecar.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// The same for messages.
 pub(super) fn lease_ms() -> Millis {
@@ -73,12 +77,23 @@ impl Leases {
         Lease { of: Some((Arc::clone(self), name)), end: receive }
     }
 
+    /// What is in flight.
+    pub(super) fn names(&self) -> Vec<(EffectId, Fence)> {
+        self.held().keys().cloned().collect()
+    }
+
     /// Renews for as long as the process lives, and brings the ledger what was seen of callers.
     pub(super) async fn keep(self: Arc<Self>, control: Control, callers: Arc<Callers>, clock: BootClock) {
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut renewed_at, mut failed_at) = (Instant::now(), None::<Instant>);
         loop {
             ticks.tick().await;
+            let hurries = failed_at.is_none_or(|at| at.elapsed() >= AFTER_FAILURE) && callers.are_gone();
+            if renewed_at.elapsed() < EVERY && !hurries {
+                continue;
+            }
+            (renewed_at, failed_at) = (Instant::now(), None);
             let leases: Vec<_> = self.held().keys().cloned().collect();
             let news = callers.news();
             if leases.is_empty() && news.seen().is_empty() {
@@ -93,6 +108,7 @@ impl Leases {
                     self.renewed(&leases, &lost, end);
                 }
                 Ok(Err(error)) => {
+                    failed_at = Some(Instant::now());
                     tracing::warn!(%error, leases = leases.len(), "leases could not be renewed");
                 }
                 Err(_) => tracing::warn!(leases = leases.len(), "the ledger did not answer a renewal in time"),

@@ -42,9 +42,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Request, Response};
 use kybernis_core::ids::SpanId;
 use kybernis_core::ksp::KspEvent;
+use kybernis_core::machine::{DoubtCause, Renew, Settle, SettleOutcome};
 use kybernis_core::policy::{Class, Host};
 use kybernis_core::reason::{Code, Refusal};
-use kybernis_core::time::Timestamp;
+use kybernis_core::time::{Millis, Timestamp};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -118,6 +119,34 @@ impl Stack {
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Tells the ledger what is known at the end of this life: what is still under way has nobody to hear its answer, and whose
+    /// callers have read theirs, or are gone.
+    pub async fn farewell(self: &Arc<Self>) {
+        for (effect, fence) in self.leases.names() {
+            let settle = Settle {
+                boot: self.control.boot().clone(),
+                effect,
+                fence,
+                outcome: SettleOutcome::InDoubt { cause: DoubtCause::LeaseLost, status: None },
+                fingerprint: None,
+                latency: Millis::default(),
+                bytes_out: 0,
+                bytes_in: 0,
+            };
+            self.settle(&settle, Vec::new()).await;
+        }
+        let news = self.callers.news();
+        if news.seen().is_empty() {
+            return;
+        }
+        let renew =
+            Renew { boot: self.control.boot().clone(), leases: Vec::new(), lease: leases::lease_ms(), observed: news.seen().to_vec() };
+        match self.control.renew((&renew).into()).await {
+            Ok(_) => news.told(),
+            Err(error) => tracing::info!(%error, "the ledger was not told of the last callers"),
+        }
     }
 
     fn record(&self, events: &[KspEvent]) {

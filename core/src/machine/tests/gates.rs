@@ -12,6 +12,11 @@ fn an_approval_lets_the_same_request_through_once() {
     let grant = ledger.grant(&gated("d3"));
     assert_eq!(grant.approval, Some(gate.clone()));
     assert_eq!(ledger.state.gate(&gate).unwrap().phase, GatePhase::Consumed);
+    // The far side refused it, which gives no approval back.
+    ledger.settle("a", &grant, SettleOutcome::Rejected { status: 422, not_executed: false });
+    let again = ledger.refusal(&gated("d4"));
+    assert_eq!(again.code, Code::ApprovalRequired);
+    assert_ne!(again.gate, Some(gate));
 }
 
 #[test]

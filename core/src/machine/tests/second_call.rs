@@ -129,7 +129,7 @@ fn a_run_belongs_to_the_agent_that_used_it_first() {
 fn a_batch_is_claimed_all_or_none() {
     let mut ledger = Ledger::default();
     ledger.grant(&order("d1"));
-    let keys = vec![KeyDigest::from_bytes([1; 32]), KeyDigest::from_bytes([2; 32])];
+    let keys = vec![KeyDigest::from_bytes([2; 32]), KeyDigest::from_bytes([1; 32])];
     let meaning = Meaning::from_bytes([2; 32]);
     let batch = Decide { keys, meaning, fingerprint: Some(Fingerprint::from_bytes([3; 32])), ..order("d2") };
     assert_eq!(ledger.refusal(&batch).code, Code::IdempotencyKeyReused);

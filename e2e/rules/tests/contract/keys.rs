@@ -243,6 +243,37 @@ async fn a_rollout_forgets_nothing() {
 }
 
 #[tokio::test]
+async fn the_ledger_hears_of_a_caller_that_goes_while_its_call_is_under_way() {
+    let rig = Rig::start("").await;
+    rig.far.script([Then::WhenOpened(200, "{}".to_owned())]);
+    rig.connect().await.call_and_leave(&order(r#"{"qty":1}"#), rig.far.arrived(1)).await;
+    let began = std::time::Instant::now();
+    while !rig.effect().await.caller_gone {
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "its successor would go out beside it");
+        tokio::task::yield_now().await;
+    }
+    rig.far.open();
+}
+
+#[tokio::test]
+async fn what_a_dead_pod_left_is_met_by_its_successor_at_once() {
+    let mut rig = Rig::start("").await;
+    rig.far.script([Then::WhenOpened(200, "{}".to_owned())]);
+    let call = order(r#"{"qty":1}"#);
+    rig.connect().await.call_and_leave(&call, rig.far.arrived(1)).await;
+    rig.far.open();
+    rig.until(|state| matches!(state, EffectState::Completed { .. })).await;
+    // Nobody is left to say whose answer was read.
+    rig.stop_ledger().await;
+    rig.stop_sidecar().await;
+    rig.start_ledger().await;
+    rig.start_sidecar(Some("the-next-run")).await;
+    let again = rig.call(&call).await;
+    assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")), "{}", again.body);
+    assert_eq!(rig.far.executed(), 1);
+}
+
+#[tokio::test]
 async fn volatile_fields_make_no_other_order() {
     let rig = Rig::start(TOOL).await;
     rig.call(&order(r#"{"id":"a","qty":1,"sent_at":"09:00"}"#)).await;
