@@ -154,9 +154,13 @@ fn push(
 ) {
     let id = effect.spec.effect.clone();
     // What an older grant is proven to have done is done, whatever becomes of this one.
-    let outcome = match outcome {
-        Settled::NotSent { .. } | Settled::Rejected { .. } if is_done(effect) => Settled::Completed { answer: None, by: SettledBy::Proof },
-        Settled::NotSent { .. } | Settled::Rejected { .. } | Settled::Completed { .. } | Settled::InDoubt { .. } => outcome,
+    let (outcome, approval_returned) = match outcome {
+        Settled::NotSent { .. } | Settled::Rejected { .. } if is_done(effect) => {
+            (Settled::Completed { answer: None, by: SettledBy::Proof }, None)
+        }
+        Settled::NotSent { .. } | Settled::Rejected { .. } | Settled::Completed { .. } | Settled::InDoubt { .. } => {
+            (outcome, approval_returned)
+        }
     };
     let in_doubt = matches!(outcome, Settled::InDoubt { .. });
     let end = end.map(Box::new);
@@ -200,13 +204,11 @@ pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, int
 /// answered.
 fn late_proof(state: &State, effect: &Effect, fence: Fence, holder: Option<&BootId>, now: Timestamp) -> Outcome {
     let mut outcome = Outcome::reply(Reply::Settled { stands: false, gate: None });
-    if effect.proven_late.contains(&fence) {
-        return outcome;
-    }
+    let is_news = !effect.proven_late.contains(&fence);
     let is_holders = effect.unproven.get(&fence).is_some_and(|known| holder.is_none_or(|holder| holder == known));
     let is_unsent = matches!(effect.state, EffectState::NotSent { by: SettledBy::Proof });
     let is_alone = is_holders && is_unsent && fence.next() == effect.fence && !is_superseded(state, effect);
-    if !is_alone {
+    if is_news && !is_alone {
         alarm(effect, fence, now, &mut outcome);
     }
     if is_holders && effect.is_free() && !broken("late_proof_closes_the_key") {
