@@ -1,0 +1,154 @@
+//! The way from an empty folder to a pod that runs, in phases: sweep, prepare, (make the namespaces,) run.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::cluster::Cluster;
+use crate::home::Home;
+use crate::image::{Entry, Image, Layer};
+use crate::node::Node;
+use crate::parts::{CONFIG, Part};
+use crate::progress::{output, step};
+use crate::{PAUSE_IMAGE, PROBE_IMAGE, Programs, cgroups, pki, wait};
+
+/// How long any one thing may take on a machine that is busy with other things as well.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const ADDONS: &str = include_str!("../node/addons.yaml");
+const FIRST_POD: &str = include_str!("../node/first-pod.yaml");
+
+/// Folders in `state/`: what the script binds over the host's, and what the components write.
+const FOLDERS: [&str; 10] = ["bin", "config/cni", "dns", "images", "log", "pki", "run", "tmp", "var/lib", "var/log"];
+
+/// Volumes for claims that want to be one pod's alone, which the built-in provisioner does not make.
+const POD_VOLUMES: usize = 16;
+
+/// Removes what an earlier run left: control groups, then files. Its mounts and devices went with its processes.
+pub(crate) fn sweep(home: &Home) -> Result<()> {
+    cgroups::remove(home)?;
+    home.forget()
+}
+
+/// Lays out everything that the components read.
+pub(crate) fn prepare(home: &Home, programs: &Programs) -> Result<()> {
+    for folder in FOLDERS {
+        let path = home.state(folder);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    programs.link_into(&home.state("bin"))?;
+    for (name, text) in CONFIG {
+        let path = home.state("config").join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    fs::write(home.state("dns/hosts"), "").context("cannot write the names of the world outside")?;
+    pki::write(&home.state("pki"))?;
+    cgroups::make(home)
+}
+
+/// Starts the components and waits for a pod.
+pub(crate) fn run(cluster: &Cluster, home: &Home, node: &Node, programs: &Programs) -> Result<()> {
+    let starting = Starting { cluster, node };
+    step("etcd, containerd, API server", || {
+        starting.start(&Part::ALL[..3])?;
+        starting.until("the API server was ready", Part::ApiServer, &["get", "--raw", "/readyz"], "")
+    })?;
+    step("the other components", || {
+        starting.start(&Part::ALL[3..])?;
+        starting.until("the API server took the add-ons", Part::ApiServer, &["apply", "-f", "-"], &format!("{ADDONS}{}", pod_volumes()))
+    })?;
+    step("images", || {
+        for image in own_images(programs)? {
+            let path = home.state("images/own.tar");
+            image.write(&path)?;
+            cluster.load(&path)?;
+            fs::remove_file(&path)?;
+        }
+        Ok(())
+    })?;
+    step("node", || {
+        let ready = ["wait", "node/node", "--for=condition=Ready", "--timeout=1s"];
+        starting.until("the node was ready", Part::Kubelet, &ready, "")
+    })?;
+    step("first pod", || {
+        // The API server refuses pods until the controller manager has made the namespace's service account.
+        starting.until("the API server took a pod", Part::ControllerManager, &["apply", "-f", "-"], FIRST_POD)?;
+        let ready = ["wait", "pod/first", "--namespace=kube-system", "--for=condition=Ready", "--timeout=1s"];
+        starting.until("a pod ran", Part::Kubelet, &ready, "")?;
+        let delete = ["delete", "pod/first", "--namespace=kube-system", "--grace-period=0", "--force", "--wait=false"];
+        output(cluster.kubectl().args(delete)).map(drop)
+    })?;
+    let ready = home.state("ready");
+    fs::write(&ready, "").with_context(|| format!("cannot write {}", ready.display()))
+}
+
+struct Starting<'a> {
+    cluster: &'a Cluster,
+    node: &'a Node,
+}
+
+impl Starting<'_> {
+    fn start(&self, parts: &[Part]) -> Result<()> {
+        parts.iter().try_for_each(|part| self.node.start(*part).with_context(|| format!("cannot start {}", part.name())))
+    }
+
+    /// Repeats a kubectl command until it succeeds, as long as every component lives that was started. The log of `suspect` goes with
+    /// the failure, and what kubectl said last.
+    fn until(&self, what: &str, suspect: Part, arguments: &[&str], input: &str) -> Result<()> {
+        let mut said = String::new();
+        let waited = wait::until(what, PATIENCE, || {
+            let started: Vec<Part> = Part::ALL.into_iter().filter(|part| self.node.was_started(*part)).collect();
+            self.node.check(&started)?;
+            match fed(self.cluster.kubectl().args(arguments), input) {
+                Ok(()) => Ok(Some(())),
+                Err(error) => {
+                    said = format!("{error:#}");
+                    Ok(None)
+                }
+            }
+        });
+        waited.with_context(|| format!("{said}\n{}", self.node.log_of(suspect)))
+    }
+}
+
+/// Runs a command with this input.
+fn fed(command: &mut Command, input: &str) -> Result<()> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command that has failed no longer reads; its own words say more than this.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim_end());
+    Ok(())
+}
+
+/// The images that every cluster has.
+fn own_images(programs: &Programs) -> Result<[Image; 2]> {
+    let image = |name: &str, path: &str, program, arguments: &[&str]| {
+        let layer = Layer::of([Entry::program(path, program)?])?;
+        Ok::<_, anyhow::Error>(Image::new(name, layer).entrypoint([path]).arguments(arguments.iter().copied()))
+    };
+    Ok([image(PAUSE_IMAGE, "/pause", &programs.pause(), &[])?, image(PROBE_IMAGE, "/probe", &programs.probe(), &["serve", ":8080"])?])
+}
+
+fn pod_volumes() -> String {
+    let volume = |number: usize| {
+        serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": format!("pod-volume-{number}")},
+            "spec": {
+                "capacity": {"storage": "16Gi"},
+                "accessModes": ["ReadWriteOncePod"],
+                "storageClassName": "standard",
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": format!("/mnt/tmp/pod-volume-{number}"), "type": "DirectoryOrCreate"},
+            },
+        })
+    };
+    (0..POD_VOLUMES).map(|number| format!("---\n{}\n", volume(number))).collect()
+}
