@@ -42,6 +42,11 @@ pub(crate) fn remove(home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// Those that are there.
+pub(crate) fn present(home: &Home) -> Result<Vec<PathBuf>> {
+    Ok(hierarchies()?.into_iter().map(|hierarchy| hierarchy.join(name(home))).filter(|group| group.exists()).collect())
+}
+
 /// Version 2 has one hierarchy; version 1 has several, each a folder.
 fn hierarchies() -> Result<Vec<PathBuf>> {
     let root = Path::new(ROOT);

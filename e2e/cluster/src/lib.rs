@@ -15,6 +15,7 @@ mod pki;
 mod programs;
 mod progress;
 mod start;
+mod traces;
 mod wait;
 
 pub use agents::agents_image;
@@ -24,6 +25,7 @@ pub use image::{Entry, Image, Layer};
 pub use parts::Part;
 pub use programs::Programs;
 pub use progress::step;
+pub use traces::traces;
 
 /// The image of every pod's sandbox.
 pub const PAUSE_IMAGE: &str = "kybernis.test/pause:e2e";

@@ -129,8 +129,7 @@ fn controller_manager() -> Vec<String> {
     arguments.extend(words(
         "--use-service-account-credentials --service-account-private-key-file=/mnt/pki/service-accounts.key
          --root-ca-file=/mnt/pki/ca.crt --cluster-name=kybernis
-         --cluster-signing-cert-file=/mnt/pki/ca.crt --cluster-signing-key-file=/mnt/pki/ca.key
-         --enable-hostpath-provisioner",
+         --cluster-signing-cert-file=/mnt/pki/ca.crt --cluster-signing-key-file=/mnt/pki/ca.key",
     ));
     arguments.push(format!("--cluster-cidr={POD_RANGES}"));
     arguments

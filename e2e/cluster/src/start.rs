@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::home::Home;
 use crate::image::{Entry, Image, Layer};
 use crate::node::Node;
-use crate::parts::{CONFIG, Part};
+use crate::parts::{CONFIG, NODE_NAME, Part};
 use crate::progress::{output, step};
 use crate::{PAUSE_IMAGE, PROBE_IMAGE, Programs, cgroups, pki, wait};
 
@@ -24,8 +24,9 @@ const FIRST_POD: &str = include_str!("../node/first-pod.yaml");
 /// Folders in `state/`: what the script binds over the host's, and what the components write.
 const FOLDERS: [&str; 10] = ["bin", "config/cni", "dns", "images", "log", "pki", "run", "tmp", "var/lib", "var/log"];
 
-/// Volumes for claims that want to be one pod's alone, which the built-in provisioner does not make.
-const POD_VOLUMES: usize = 16;
+/// How many volumes of each access mode there are. One that was used is not used again, as its data are still in it.
+const VOLUMES: usize = 12;
+const ACCESS_MODES: [&str; 2] = ["ReadWriteOnce", "ReadWriteOncePod"];
 
 /// Removes what an earlier run left: control groups, then files. Its mounts and devices went with its processes.
 pub(crate) fn sweep(home: &Home) -> Result<()> {
@@ -35,8 +36,9 @@ pub(crate) fn sweep(home: &Home) -> Result<()> {
 
 /// Lays out everything that the components read.
 pub(crate) fn prepare(home: &Home, programs: &Programs) -> Result<()> {
-    for folder in FOLDERS {
-        let path = home.state(folder);
+    let volumes = volume_names().map(|(_, name)| format!("volumes/{name}"));
+    for folder in FOLDERS.into_iter().map(str::to_owned).chain(volumes) {
+        let path = home.state(&folder);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
     programs.link_into(&home.state("bin"))?;
@@ -58,7 +60,7 @@ pub(crate) fn run(cluster: &Cluster, home: &Home, node: &Node, programs: &Progra
     })?;
     step("the other components", || {
         starting.start(&Part::ALL[3..])?;
-        starting.until("the API server took the add-ons", Part::ApiServer, &["apply", "-f", "-"], &format!("{ADDONS}{}", pod_volumes()))
+        starting.until("the API server took the add-ons", Part::ApiServer, &["apply", "-f", "-"], &format!("{ADDONS}{}", volumes()))
     })?;
     step("images", || {
         for image in own_images(programs)? {
@@ -135,20 +137,28 @@ fn own_images(programs: &Programs) -> Result<[Image; 2]> {
     Ok([image(PAUSE_IMAGE, "/pause", &programs.pause(), &[])?, image(PROBE_IMAGE, "/probe", &programs.probe(), &["serve", ":8080"])?])
 }
 
-fn pod_volumes() -> String {
-    let volume = |number: usize| {
+fn volume_names() -> impl Iterator<Item = (&'static str, String)> {
+    ACCESS_MODES.iter().flat_map(|mode| (0..VOLUMES).map(move |number| (*mode, format!("{}-{number}", mode.to_lowercase()))))
+}
+
+/// Of the kind `local`, since kubelet gives those to the pod's `fsGroup`, and a `hostPath` to nobody.
+fn volumes() -> String {
+    let volume = |(mode, name): (&str, String)| {
         serde_json::json!({
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": format!("pod-volume-{number}")},
+            "metadata": {"name": name},
             "spec": {
                 "capacity": {"storage": "16Gi"},
-                "accessModes": ["ReadWriteOncePod"],
+                "accessModes": [mode],
                 "storageClassName": "standard",
                 "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": format!("/mnt/tmp/pod-volume-{number}"), "type": "DirectoryOrCreate"},
+                "local": {"path": format!("/mnt/volumes/{name}")},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE_NAME]}]},
+                ]}},
             },
         })
     };
-    (0..POD_VOLUMES).map(|number| format!("---\n{}\n", volume(number))).collect()
+    volume_names().map(|name| format!("---\n{}\n", volume(name))).collect()
 }
