@@ -2,6 +2,8 @@
 //! process ends everything in them, mounts and network devices included.
 
 use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,6 +21,8 @@ const ENTER: &str = include_str!("../node/enter.sh");
 const MAKING: Duration = Duration::from_secs(10);
 /// How long a killed cluster may take to be gone, with all its processes.
 const DYING: Duration = Duration::from_secs(20);
+/// How long a component may take to listen on its socket.
+const ANSWERING: Duration = Duration::from_secs(60);
 /// How long one component may take to end by itself before it is killed.
 const STOPPING: Duration = Duration::from_secs(15);
 /// Where programs are found by what runs inside.
@@ -41,7 +45,7 @@ impl Node {
         let mut unshare = Command::new("unshare");
         unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--", "/bin/sh"]).arg(&script).arg(home.state(""));
         // A group of its own, or an interrupted command would take the cluster with it. The environment is the host's affair.
-        std::os::unix::process::CommandExt::process_group(&mut unshare, 0);
+        unshare.process_group(0);
         unshare.env_clear().env("PATH", SEARCH).stdin(alive).stdout(Stdio::null()).stderr(errors);
         let mut child = unshare.spawn().context("cannot start unshare")?;
         wait::until("the namespaces were there", MAKING, || {
@@ -104,7 +108,8 @@ impl Node {
         command
     }
 
-    /// Starts a component; it is a child of the namespaces' first process, not of ours.
+    /// Starts a component; it is a child of the namespaces' first process, not of ours. Those that others cannot start without
+    /// are waited for.
     pub(crate) fn start(&self, part: Part) -> Result<()> {
         let name = part.name();
         let mut shell = self.inside("/bin/sh");
@@ -114,7 +119,13 @@ impl Node {
         shell.arg(format!("/mnt/bin/{name}")).args(part.arguments(&cgroups::name(&self.home)));
         let number = output(&mut shell)?;
         let path = self.home.state(&format!("run/{name}.pid"));
-        fs::write(&path, number).with_context(|| format!("cannot write {}", path.display()))
+        fs::write(&path, number).with_context(|| format!("cannot write {}", path.display()))?;
+        let Some(socket) = part.socket() else { return Ok(()) };
+        let socket = PathBuf::from(format!("/proc/{}/root{socket}", self.number));
+        wait::until(&format!("{name} answered"), ANSWERING, || {
+            self.check(&[part])?;
+            Ok(UnixStream::connect(&socket).is_ok().then_some(()))
+        })
     }
 
     /// Ends a component with `signal`, and with a kill when that is not heard.

@@ -66,6 +66,14 @@ impl Part {
         }
     }
 
+    /// Where it listens, for those that others give up without: kubelet does not wait for containerd.
+    pub(crate) fn socket(self) -> Option<&'static str> {
+        match self {
+            Self::Containerd => Some("/run/containerd/containerd.sock"),
+            Self::Etcd | Self::ApiServer | Self::ControllerManager | Self::Scheduler | Self::Kubelet | Self::Proxy | Self::Dns => None,
+        }
+    }
+
     /// Its arguments; `cgroup` is the control group that all pods are below.
     pub(crate) fn arguments(self, cgroup: &str) -> Vec<String> {
         match self {

@@ -71,7 +71,7 @@ fn a_cluster_runs_pods_and_leaves_nothing() {
     }
 
     // The node's parts can go and come while pods stay.
-    for part in [Part::Kubelet, Part::Containerd, Part::ApiServer] {
+    for part in [Part::Containerd, Part::Kubelet, Part::ApiServer] {
         cluster.stop(part, "KILL").unwrap();
         cluster.start_part(part).unwrap();
     }
