@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -48,13 +49,16 @@ impl Node {
         unshare.process_group(0);
         unshare.env_clear().env("PATH", SEARCH).stdin(alive).stdout(Stdio::null()).stderr(errors);
         let mut child = unshare.spawn().context("cannot start unshare")?;
-        wait::until("the namespaces were there", MAKING, || {
+        let node = wait::until("the namespaces were there", MAKING, || {
             if let Some(status) = child.try_wait()? {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 bail!("the namespaces could not be made ({status}):\n{}", last_lines(&said, 10));
             }
             Self::find(home)
-        })
+        })?;
+        // Somebody has to take note of its end, or a program that starts and ends clusters collects dead children.
+        thread::spawn(move || child.wait());
+        Ok(node)
     }
 
     /// The namespaces that were made earlier, if their number is written down. Whether they live is for the lock to say.
@@ -123,7 +127,9 @@ impl Node {
         let Some(socket) = part.socket() else { return Ok(()) };
         let socket = PathBuf::from(format!("/proc/{}/root{socket}", self.number));
         wait::until(&format!("{name} answered"), ANSWERING, || {
-            self.check(&[part])?;
+            if self.running(part).is_none() {
+                bail!("{name} has ended; {}", self.log_of(part));
+            }
             Ok(UnixStream::connect(&socket).is_ok().then_some(()))
         })
     }
@@ -149,14 +155,6 @@ impl Node {
 
     pub(crate) fn was_started(&self, part: Part) -> bool {
         self.home.state(&format!("run/{}.pid", part.name())).exists()
-    }
-
-    /// Fails, with the end of its log, if one of the components has ended.
-    pub(crate) fn check(&self, parts: &[Part]) -> Result<()> {
-        match parts.iter().find(|part| self.running(**part).is_none()) {
-            Some(part) => bail!("{} has ended; {}", part.name(), self.log_of(*part)),
-            None => Ok(()),
-        }
     }
 
     /// Where the component's log is, and its end.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::cluster::Cluster;
 use crate::home::Home;
@@ -97,13 +97,14 @@ impl Starting<'_> {
         parts.iter().try_for_each(|part| self.node.start(*part).with_context(|| format!("cannot start {}", part.name())))
     }
 
-    /// Repeats a kubectl command until it succeeds, as long as every component lives that was started. The log of `suspect` goes with
-    /// the failure, and what kubectl said last.
+    /// Repeats a kubectl command until it succeeds, as long as every component lives that was started. What kubectl said last goes with
+    /// a failure, and the end of `suspect`'s log.
     fn until(&self, what: &str, suspect: Part, arguments: &[&str], input: &str) -> Result<()> {
         let mut said = String::new();
         let waited = wait::until(what, PATIENCE, || {
-            let started: Vec<Part> = Part::ALL.into_iter().filter(|part| self.node.was_started(*part)).collect();
-            self.node.check(&started)?;
+            if self.dead().is_some() {
+                return Ok(Some(()));
+            }
             match fed(self.cluster.kubectl().args(arguments), input) {
                 Ok(()) => Ok(Some(())),
                 Err(error) => {
@@ -112,7 +113,15 @@ impl Starting<'_> {
                 }
             }
         });
-        waited.with_context(|| format!("{said}\n{}", self.node.log_of(suspect)))
+        if let Some(part) = self.dead() {
+            bail!("{} has ended; {}", part.name(), self.node.log_of(part));
+        }
+        waited.map_err(|error| anyhow!("{error}; kubectl says: {said}\n{}", self.node.log_of(suspect)))
+    }
+
+    /// A component that was started and has ended.
+    fn dead(&self) -> Option<Part> {
+        Part::ALL.into_iter().find(|part| self.node.was_started(*part) && self.node.running(*part).is_none())
     }
 }
 

@@ -22,6 +22,27 @@ fn said(command: &mut Command) -> String {
     out.into_owned()
 }
 
+fn soon(what: &str, mut check: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn answers(cluster: &Cluster, url: &str) -> bool {
+    cluster.kubectl().args(["exec", "client", "--", "/probe", "get", url]).output().unwrap().status.success()
+}
+
+/// Kills the first process of the cluster, if it has come so far.
+fn kill(home: &Home) {
+    let Ok(number) = fs::read_to_string(home.folder().join("state/node.pid")) else { return };
+    let process = Path::new("/proc").join(number.trim());
+    // It may be gone since.
+    let _ = Command::new("/bin/kill").args(["-s", "KILL", number.trim()]).stderr(Stdio::null()).status();
+    soon("the killed process is gone", || !process.exists());
+}
+
 fn apply(cluster: &Cluster, file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file);
     said(cluster.kubectl().args(["apply", "-f"]).arg(path));
@@ -63,7 +84,9 @@ fn a_cluster_runs_pods_and_leaves_nothing() {
     let hairpin = ["exec", "web", "-c", "app", "--", "/probe", "get", "http://web:8080/"];
     assert!(said(cluster.kubectl().args(hairpin)).starts_with("web at "));
 
+    // kube-proxy's health port stands for the world outside.
     cluster.set_outside_names("198.19.0.1 far.example\n").unwrap();
+    soon("the world outside has a name", || answers(&cluster, "http://far.example:10256/healthz"));
     let version = said(cluster.kubectl().args(["version"]));
     assert!(version.contains("Server Version: v1.36.3"), "{version}");
     for major in [3, 4] {
@@ -75,13 +98,7 @@ fn a_cluster_runs_pods_and_leaves_nothing() {
         cluster.stop(part, "KILL").unwrap();
         cluster.start_part(part).unwrap();
     }
-    let answers =
-        || cluster.kubectl().args(["exec", "client", "--", "/probe", "get", "http://web:8080/"]).output().unwrap().status.success();
-    let restarted = Instant::now();
-    while !answers() {
-        assert!(restarted.elapsed() < Duration::from_secs(120), "the cluster does not come back after its parts were killed");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    soon("the cluster is back", || answers(&cluster, "http://web:8080/"));
     let restarts = ["get", "pod", "web", "--output=jsonpath={.status.containerStatuses[*].restartCount}"];
     assert_eq!(said(cluster.kubectl().args(restarts)), "0", "no container was restarted");
 
@@ -102,18 +119,20 @@ fn a_cluster_that_was_killed_at_any_instant_comes_up_again() {
     Cluster::down(&home).unwrap();
     // Everything is built, so that the instants fall into the start and not before it.
     Programs::build().unwrap();
-    for round in 0..4 {
+    for round in 0..6 {
         let nanoseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-        let instant = Duration::from_millis(u64::from(nanoseconds / 1000 % 12_000));
+        let instant = Duration::from_millis(u64::from(nanoseconds / 1000 % 10_000));
         println!("round {round}: killed after {instant:?}");
         let mut start = Command::new(env!("CARGO_BIN_EXE_kybernis-cluster"));
-        let mut start = start.arg("--folder").arg(home.folder()).arg("up").stdout(Stdio::null()).spawn().unwrap();
+        start.arg("--folder").arg(home.folder()).arg("up").stdout(Stdio::null()).stderr(Stdio::null());
+        let mut start = start.spawn().unwrap();
         std::thread::sleep(instant);
-        // Sometimes whoever starts it dies, and sometimes the cluster does.
-        if round % 2 == 0 {
+        // Whoever starts it dies, or the cluster does, or both.
+        if round % 3 != 1 {
             start.kill().unwrap();
-        } else if let Ok(number) = fs::read_to_string(home.folder().join("state/node.pid")) {
-            said(Command::new("/bin/kill").args(["-s", "KILL", number.trim()]));
+        }
+        if round % 3 != 0 {
+            kill(&home);
         }
         start.wait().unwrap();
     }
@@ -126,8 +145,7 @@ fn a_cluster_that_was_killed_at_any_instant_comes_up_again() {
     said(cluster.kubectl().args(["wait", "pod/web", "pod/client", "--for=condition=Ready", PATIENCE]));
 
     // Killed in full life, with pods that run.
-    let number = fs::read_to_string(home.folder().join("state/node.pid")).unwrap();
-    said(Command::new("/bin/kill").args(["-s", "KILL", number.trim()]));
+    kill(&home);
     let cluster = Cluster::up(&home).unwrap();
     let pods = said(cluster.kubectl().args(["get", "pods", "--output=name"]));
     assert_eq!(pods, "", "nothing of the earlier cluster is left in the new one");
