@@ -21,6 +21,10 @@ mount --make-rshared /
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 echo 1 >/proc/sys/net/ipv4/ip_forward
 echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+if ! [ -d /proc/sys/net/bridge ] && ! modprobe br_netfilter; then
+	echo 'this kernel has no br_netfilter, without which Services do not work between pods' >&2
+	exit 1
+fi
 # Pods share a bridge. Without this an answer from pod to pod never passes the node, and Services look broken.
 echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
 echo 1 >/proc/sys/net/bridge/bridge-nf-call-ip6tables

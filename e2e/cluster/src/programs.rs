@@ -31,10 +31,11 @@ const INSTALLED: [Installed; 5] = [
         ],
         // Snapshotters that want libraries in C.
         tags: "no_btrfs no_devmapper no_zfs",
+        stamps: " -X github.com/containerd/containerd/v2/version.Version=v2.3.7",
         cgo: false,
     },
     // Newer than Debian's, which hides its errors. Filters of system calls come from a library in C.
-    Installed { name: "runc-1.4.3", packages: &["github.com/opencontainers/runc@v1.4.3"], tags: "seccomp", cgo: true },
+    Installed { name: "runc-1.4.3", packages: &["github.com/opencontainers/runc@v1.4.3"], tags: "seccomp", stamps: "", cgo: true },
     Installed {
         name: "cni-1.9.1",
         packages: &[
@@ -44,10 +45,23 @@ const INSTALLED: [Installed; 5] = [
             "github.com/containernetworking/plugins/plugins/meta/portmap@v1.9.1",
         ],
         tags: "",
+        stamps: "",
         cgo: false,
     },
-    Installed { name: "helm-3.22.0", packages: &["helm.sh/helm/v3/cmd/helm@v3.22.0"], tags: "", cgo: false },
-    Installed { name: "helm-4.3.1", packages: &["helm.sh/helm/v4/cmd/helm@v4.3.1"], tags: "", cgo: false },
+    Installed {
+        name: "helm-3.22.0",
+        packages: &["helm.sh/helm/v3/cmd/helm@v3.22.0"],
+        tags: "",
+        stamps: " -X helm.sh/helm/v3/internal/version.version=v3.22.0",
+        cgo: false,
+    },
+    Installed {
+        name: "helm-4.3.1",
+        packages: &["helm.sh/helm/v4/cmd/helm@v4.3.1"],
+        tags: "",
+        stamps: " -X helm.sh/helm/v4/internal/version.version=v4.3.1",
+        cgo: false,
+    },
 ];
 
 /// A Go module of this crate. Its text is in this program, so that the build finds it wherever the tree is.
@@ -87,6 +101,8 @@ struct Installed {
     name: &'static str,
     packages: &'static [&'static str],
     tags: &'static str,
+    /// Further flags of the linker.
+    stamps: &'static str,
     cgo: bool,
 }
 
@@ -210,10 +226,11 @@ impl Builder {
     }
 
     fn install(&self, what: &Installed) -> Result<PathBuf> {
-        let mut key = self.key(what.tags);
+        let mut key = self.key(what.stamps);
+        key.update(what.tags);
         what.packages.iter().for_each(|package| key.update(package));
         self.once(what.name, key, |target| {
-            let mut go = self.go(&["install", "-tags", what.tags], "", what.cgo);
+            let mut go = self.go(&["install", "-tags", what.tags], what.stamps, what.cgo);
             go.args(what.packages).env("GOBIN", target.join("bin")).current_dir(&self.cache);
             Ok(go)
         })

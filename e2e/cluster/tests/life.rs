@@ -180,5 +180,8 @@ fn real_clients_run_in_the_agents_image() {
         let answer = said(cluster.kubectl().args(["exec", "agent", "--"]).args(&client));
         assert!(answer.contains("web at "), "{client:?}: {answer}");
     }
+    let write =
+        ["exec", "agent", "--", "python3", "-c", "open('/data/file', 'w').write('x'); import os; print(os.stat('/data/file').st_gid)"];
+    assert_eq!(said(cluster.kubectl().args(write)).trim(), "2000", "the volume is the pod's group's");
     Cluster::down(&home).unwrap();
 }
