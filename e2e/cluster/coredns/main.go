@@ -13,11 +13,12 @@ import (
 	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/template"
 )
 
 // The order is the order in which a query passes the plug-ins, whatever the order in the Corefile.
 func init() {
-	dnsserver.Directives = []string{"bind", "errors", "ready", "cache", "kubernetes", "hosts", "forward"}
+	dnsserver.Directives = []string{"bind", "errors", "ready", "cache", "kubernetes", "hosts", "template", "forward"}
 }
 
 func main() {

@@ -14,6 +14,10 @@ mount --bind /mnt/var/log /var/log
 mount --bind /mnt/tmp /tmp
 mount -t tmpfs -o mode=755 run /run
 mount -t proc proc /proc
+# The node itself asks the cluster's own server, or a pull from a registry hangs where it should fail.
+if [ -f /etc/resolv.conf ]; then
+	mount --bind /mnt/config/resolv.conf /etc/resolv.conf
+fi
 # Volumes with mount propagation need a shared tree; shared among the mounts of these namespaces, that is.
 mount --make-rshared /
 

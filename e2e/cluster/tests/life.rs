@@ -121,7 +121,7 @@ fn a_cluster_that_was_killed_at_any_instant_comes_up_again() {
     Programs::build().unwrap();
     for round in 0..6 {
         let nanoseconds = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-        let instant = Duration::from_millis(u64::from(nanoseconds / 1000 % 10_000));
+        let instant = Duration::from_millis(u64::from(nanoseconds / 1000 % 6_000));
         println!("round {round}: killed after {instant:?}");
         let mut start = Command::new(env!("CARGO_BIN_EXE_kybernis-cluster"));
         start.arg("--folder").arg(home.folder()).arg("up").stdout(Stdio::null()).stderr(Stdio::null());
