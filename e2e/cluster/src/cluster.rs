@@ -29,7 +29,6 @@ pub struct Cluster {
 struct Own {
     home: Home,
     node: Node,
-    programs: Programs,
 }
 
 impl Cluster {
@@ -53,11 +52,7 @@ impl Cluster {
         };
         step("remove what was left", || start::sweep(home))?;
         let node = step("namespaces", || start::prepare(home, &programs).and_then(|()| Node::make(home, alive)))?;
-        let cluster = Self {
-            kubeconfig: home.state("pki/admin.kubeconfig"),
-            kubectl: programs.kubectl(),
-            own: Some(Own { home: home.clone(), node: node.clone(), programs: programs.clone() }),
-        };
+        let cluster = Self::ours(home, node.clone());
         if let Err(error) = start::run(&cluster, home, &node, &programs) {
             // The logs stay; the next start removes them.
             node.kill()?;
@@ -69,18 +64,33 @@ impl Cluster {
     /// The cluster that runs in `home`, if one does.
     ///
     /// # Errors
-    /// When `home` cannot be read or the programs cannot be built.
+    /// When `home` cannot be read.
     pub fn attach(home: &Home) -> Result<Option<Self>> {
-        if home.alive()?.is_some() || !home.state("ready").exists() {
-            return Ok(None);
+        let node = Node::find(home)?.filter(|node| node.lives() && home.state("ready").exists());
+        Ok(node.map(|node| Self::ours(home, node)))
+    }
+
+    /// Its programs are those that it was started with, whatever was built since.
+    fn ours(home: &Home, node: Node) -> Self {
+        let own = Own { home: home.clone(), node };
+        Self { kubeconfig: home.state("pki/admin.kubeconfig"), kubectl: home.state("bin/kubectl"), own: Some(own) }
+    }
+
+    /// The cluster for scenarios: the one that the environment names, or the usual one, which is started when it is not up.
+    ///
+    /// # Errors
+    /// As for [`Self::existing`] and [`Self::up`].
+    pub fn usual() -> Result<Self> {
+        if let Some(cluster) = Self::existing()? {
+            return Ok(cluster);
         }
-        let Some(node) = Node::find(home)? else { return Ok(None) };
-        let programs = Programs::build()?;
-        Ok(Some(Self {
-            kubeconfig: home.state("pki/admin.kubeconfig"),
-            kubectl: programs.kubectl(),
-            own: Some(Own { home: home.clone(), node, programs }),
-        }))
+        let home = Home::usual()?;
+        // Of several test processes one starts it, and the others wait here.
+        let _turn = home.turn()?;
+        match Self::attach(&home)? {
+            Some(cluster) => Ok(cluster),
+            None => Self::up(&home),
+        }
     }
 
     /// The cluster that the environment names instead of ours, if it names one.
@@ -133,19 +143,25 @@ impl Cluster {
     /// Helm 3 or 4 as the administrator. In a cluster that is not ours, the one on the PATH.
     #[must_use]
     pub fn helm(&self, major: u8) -> Command {
-        let helm = self.own.as_ref().map_or_else(|| "helm".into(), |own| own.programs.helm(major));
+        let helm = self.own.as_ref().map_or_else(|| "helm".into(), |own| own.home.state(&format!("bin/helm{major}")));
         self.command(&helm)
     }
 
     /// Any program of the caller's, with KUBECONFIG set, in the network of the node: it reaches the API server, Services and pods.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = self.own.as_ref().map_or_else(|| Command::new(program), |own| own.node.in_network(program));
+        let Some(own) = &self.own else {
+            let mut command = Command::new(program);
+            command.env("KUBECONFIG", &self.kubeconfig);
+            return command;
+        };
+        let mut command = own.node.in_network(program);
         // Variables of the machine that send clients through a proxy would send them out of the cluster.
         for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
             command.env_remove(name);
         }
-        command.env("KUBECONFIG", &self.kubeconfig);
+        // What kubectl remembers of an API server goes with it: the next one is at the same address and knows other kinds.
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", own.home.state("kubectl"));
         command
     }
 

@@ -73,20 +73,31 @@ impl Home {
         }
     }
 
-    /// The lock that the cluster's first process holds for life: `None` while one lives.
+    /// Waits until no other process looks whether the cluster is up, and starts it when it is not.
+    pub(crate) fn turn(&self) -> Result<Lock> {
+        let file = self.open("turn.lock")?;
+        file.lock().with_context(|| format!("cannot lock turn.lock in {}", self.folder.display()))?;
+        Ok(Lock(file))
+    }
+
+    /// The lock that the cluster's first process holds for life: `None` while one lives. Only for whoever has the lock for work.
     pub(crate) fn alive(&self) -> Result<Option<Lock>> {
         self.lock("alive.lock")
     }
 
     fn lock(&self, name: &str) -> Result<Option<Lock>> {
-        let path = self.folder.join(name);
-        let open = || File::options().create(true).append(true).open(&path);
-        let file = open().with_context(|| format!("cannot open {}", path.display()))?;
+        let file = self.open(name)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {name} in {}", self.folder.display())),
         }
+    }
+
+    fn open(&self, name: &str) -> Result<File> {
+        let path = self.folder.join(name);
+        let open = || File::options().create(true).append(true).open(&path);
+        open().with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// Removes `state/`. Its mounts are no obstacle: they exist in the cluster's namespaces only.
@@ -98,5 +109,21 @@ impl Home {
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot remove {}", state.display())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_starts_or_ends_a_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path()).unwrap();
+        let first = home.work().unwrap();
+        let refused = home.work().err().unwrap().to_string();
+        assert!(refused.contains("another process is starting or ending"), "{refused}");
+        drop(first);
+        home.work().unwrap();
     }
 }

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::home::{Home, Lock};
 use crate::parts::Part;
 use crate::progress::{last_lines, output};
+use crate::traces::lives_in;
 use crate::{cgroups, wait};
 
 const ENTER: &str = include_str!("../node/enter.sh");
@@ -61,7 +62,7 @@ impl Node {
         Ok(node)
     }
 
-    /// The namespaces that were made earlier, if their number is written down. Whether they live is for the lock to say.
+    /// The namespaces that were made last, if their number is written down; [`Self::lives`] says whether they are there still.
     pub(crate) fn find(home: &Home) -> Result<Option<Self>> {
         match fs::read_to_string(home.state("node.pid")) {
             Ok(text) => {
@@ -74,27 +75,34 @@ impl Node {
 
     /// Ends a cluster that lives, however far it had come.
     pub(crate) fn end_living(home: &Home) -> Result<Lock> {
-        let mut killed = false;
         wait::until("the earlier cluster is gone", DYING, || {
-            if let Some(lock) = home.alive()? {
-                return Ok(Some(lock));
-            }
             // Its first process may not have come to writing its number yet; soon it will have, or it will have failed.
-            if let (false, Some(node)) = (killed, Self::find(home)?) {
+            if let Some(node) = Self::find(home)? {
                 node.kill()?;
-                killed = true;
             }
-            Ok(None)
+            home.alive()
         })
+    }
+
+    /// Whether the first process runs, and is not another that got its number.
+    pub(crate) fn lives(&self) -> bool {
+        lives_in(&self.process(), &self.home)
     }
 
     /// Kills the first process and waits until the kernel has ended all the others.
     pub(crate) fn kill(&self) -> Result<()> {
-        let number = i32::try_from(self.number).ok().and_then(Pid::from_raw).context("node.pid is no process number")?;
-        // Already gone is as good as killed.
-        let _ = kill_process(number, Signal::KILL);
-        let process = PathBuf::from(format!("/proc/{}", self.number));
-        wait::until("every process of the cluster has ended", DYING, || Ok((!process.exists() || is_zombie(&process)).then_some(())))
+        let process = self.process();
+        if self.lives() {
+            let number = i32::try_from(self.number).ok().and_then(Pid::from_raw).context("node.pid is no process number")?;
+            // Gone since is as good as killed.
+            let _ = kill_process(number, Signal::KILL);
+            wait::until("every process of the cluster has ended", DYING, || Ok((!process.exists() || is_zombie(&process)).then_some(())))?;
+        }
+        Ok(())
+    }
+
+    fn process(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.number))
     }
 
     /// A command in the network of the node, with the files and the working folder of whoever calls.

@@ -144,14 +144,16 @@ impl Programs {
         })
     }
 
-    /// Puts what the node runs into `folder`, under the names that it is started by.
+    /// Puts what the node runs, and what works with it, into `folder`, under the names that it is started by.
     pub(crate) fn link_into(&self, folder: &Path) -> Result<()> {
         let cni = folder.join("cni");
         fs::create_dir_all(&cni).with_context(|| format!("cannot make {}", cni.display()))?;
         for part in KUBERNETES_PARTS {
             link(&self.kubernetes.join("kubernetes"), &folder.join(part))?;
         }
-        link(&self.pause(), &folder.join("pause"))?;
+        for (source, name) in [(self.pause(), "pause"), (self.helm3.join("helm"), "helm3"), (self.helm4.join("helm"), "helm4")] {
+            link(&source, &folder.join(name))?;
+        }
         for source in [&self.coredns, &self.containerd, &self.runc] {
             link_all(source, folder)?;
         }
@@ -162,12 +164,6 @@ impl Programs {
     #[must_use]
     pub fn kubectl(&self) -> PathBuf {
         self.kubernetes.join("kubectl")
-    }
-
-    /// Helm, whose `major` version is 3 or 4; others are the newer one.
-    #[must_use]
-    pub fn helm(&self, major: u8) -> PathBuf {
-        if major == 3 { &self.helm3 } else { &self.helm4 }.join("helm")
     }
 
     /// The program of every sandbox.

@@ -21,18 +21,21 @@ pub fn traces(home: &Home) -> Result<Vec<String>> {
         found.push(format!("folder {}", state.display()));
     }
     found.extend(cgroups::present(home)?.iter().map(|group| format!("control group {}", group.display())));
-    let state = state.display().to_string();
-    let state = state.trim_end_matches('/');
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let process = entry?.path();
-        // Every process of the cluster sees the state folder mounted at /mnt. One that ends while we look is none.
-        let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
-        if mounts.lines().any(|line| is_ours(line, state)) {
+        if lives_in(&process, home) {
             let command = fs::read(process.join("cmdline")).unwrap_or_default();
             found.push(format!("process {} {}", name(&process), String::from_utf8_lossy(&command).replace('\0', " ")));
         }
     }
     Ok(found)
+}
+
+/// Whether a process (a folder of `/proc`) is one of the cluster's: each sees the state folder mounted at `/mnt`. One that has ended is not.
+pub(crate) fn lives_in(process: &Path, home: &Home) -> bool {
+    let state = home.state("").display().to_string();
+    let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+    mounts.lines().any(|line| is_ours(line, state.trim_end_matches('/')))
 }
 
 /// A line of `mountinfo` (proc(5)): the fourth word is the folder inside the file system, which may itself be mounted anywhere.
