@@ -96,7 +96,8 @@ impl Node {
             let number = i32::try_from(self.number).ok().and_then(Pid::from_raw).context("node.pid is no process number")?;
             // Gone since is as good as killed.
             let _ = kill_process(number, Signal::KILL);
-            wait::until("every process of the cluster has ended", DYING, || Ok((!process.exists() || is_zombie(&process)).then_some(())))?;
+            // Not even a zombie may be left: it is one while its last threads still end.
+            wait::until("every process of the cluster has ended", DYING, || Ok((!process.exists()).then_some(())))?;
         }
         Ok(())
     }
@@ -146,8 +147,10 @@ impl Node {
     pub(crate) fn stop(&self, part: Part, signal: &str) -> Result<()> {
         let Some(number) = self.running(part) else { return Ok(()) };
         let send = |signal: &str| output(self.inside("/bin/kill").args(["-s", signal, &number]));
+        // A zombie is not enough: it is one while its last threads still hold its ports.
+        let process = self.process_inside(&number);
+        let gone = || Ok((!process.exists()).then_some(()));
         send(signal)?;
-        let gone = || Ok(self.running(part).is_none().then_some(()));
         if wait::until("it has ended", STOPPING, gone).is_err() {
             send("KILL")?;
         }
@@ -157,8 +160,12 @@ impl Node {
     /// The component's number in the cluster, while it runs.
     pub(crate) fn running(&self, part: Part) -> Option<String> {
         let number = fs::read_to_string(self.home.state(&format!("run/{}.pid", part.name()))).ok()?.trim().to_owned();
-        let process = PathBuf::from(format!("/proc/{}/root/proc/{number}", self.number));
+        let process = self.process_inside(&number);
         (process.exists() && !is_zombie(&process)).then_some(number)
+    }
+
+    fn process_inside(&self, number: &str) -> PathBuf {
+        self.process().join("root/proc").join(number)
     }
 
     pub(crate) fn was_started(&self, part: Part) -> bool {
