@@ -44,10 +44,10 @@ impl Cluster {
         let _work = home.work()?;
         let alive = match home.alive()? {
             Some(lock) => lock,
-            None if home.state("ready").exists() => {
+            None if Self::attach(home)?.is_some() => {
                 bail!("a cluster is up in {} already; `cargo xtask cluster down` ends it", home.folder().display())
             }
-            // Whoever was starting it is no more, or we would not hold the lock for that.
+            // It is about to end, or whoever was starting it is no more: we hold the lock for that.
             None => Node::end_living(home)?,
         };
         step("remove what was left", || start::sweep(home))?;
