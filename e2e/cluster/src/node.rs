@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::home::{Home, Lock};
 use crate::parts::Part;
 use crate::progress::{last_lines, output};
-use crate::traces::lives_in;
+use crate::traces::{lives_in, mark};
 use crate::{cgroups, wait};
 
 const ENTER: &str = include_str!("../node/enter.sh");
@@ -48,7 +48,8 @@ impl Node {
         unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--", "/bin/sh"]).arg(&script).arg(home.state(""));
         // A group of its own, or an interrupted command would take the cluster with it. The environment is the host's affair.
         unshare.process_group(0);
-        unshare.env_clear().env("PATH", SEARCH).stdin(alive).stdout(Stdio::null()).stderr(errors);
+        let (mark, value) = mark(home);
+        unshare.env_clear().env("PATH", SEARCH).env(mark, value).stdin(alive).stdout(Stdio::null()).stderr(errors);
         let mut child = unshare.spawn().context("cannot start unshare")?;
         let node = wait::until("the namespaces were there", MAKING, || {
             if let Some(status) = child.try_wait()? {
@@ -117,7 +118,8 @@ impl Node {
     pub(crate) fn inside(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.number.to_string()).args(["--net", "--mount", "--pid", "--", program]);
-        command.env_clear().env("PATH", SEARCH).stdin(Stdio::null());
+        let (mark, value) = mark(&self.home);
+        command.env_clear().env("PATH", SEARCH).env(mark, value).stdin(Stdio::null());
         command
     }
 

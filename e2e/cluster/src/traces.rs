@@ -31,17 +31,18 @@ pub fn traces(home: &Home) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Whether a process (a folder of `/proc`) is one of the cluster's: each sees the state folder mounted at `/mnt`. One that has ended is not.
+/// Whether a process (a folder of `/proc`) is one of the cluster's own; those of its pods are told by their control group. One that has
+/// ended is none.
 pub(crate) fn lives_in(process: &Path, home: &Home) -> bool {
-    let state = home.state("").display().to_string();
-    let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
-    mounts.lines().any(|line| is_ours(line, state.trim_end_matches('/')))
+    let (name, value) = mark(home);
+    let wanted = format!("{name}={value}");
+    fs::read(process.join("environ"))
+        .is_ok_and(|variables| variables.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
 }
 
-/// A line of `mountinfo` (proc(5)): the fourth word is the folder inside the file system, which may itself be mounted anywhere.
-fn is_ours(line: &str, state: &str) -> bool {
-    let words: Vec<&str> = line.split(' ').collect();
-    matches!(words[..], [_, _, _, root, point, ..] if (root.len() > 1 && state.ends_with(root) && point == "/mnt") || point.starts_with(state))
+/// The variable that every process of the cluster's own has, since numbers are used again and mounts may be hidden.
+pub(crate) fn mark(home: &Home) -> (&'static str, String) {
+    ("KYBERNIS_CLUSTER", cgroups::name(home))
 }
 
 fn name(process: &Path) -> String {
@@ -50,16 +51,21 @@ fn name(process: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
-    fn a_mount_is_told_by_its_folder() {
-        let state = "/home/a/.cache/kybernis/cluster/default/state";
-        let bound = "601 570 254:0 /home/a/.cache/kybernis/cluster/default/state /mnt rw,relatime shared:1 - ext4 /dev/vda rw";
-        let on_a_disk_of_its_own = "601 570 254:0 /a/.cache/kybernis/cluster/default/state /mnt rw,relatime - ext4 /dev/vdb rw";
-        let other = "601 570 254:0 /home/a/.cache/kybernis/cluster/other/state /mnt rw,relatime shared:1 - ext4 /dev/vda rw";
-        let root = "21 1 254:0 / / rw,relatime - ext4 /dev/vda rw";
-        assert!(is_ours(bound, state) && is_ours(on_a_disk_of_its_own, state));
-        assert!(!is_ours(other, state) && !is_ours(root, state));
+    fn a_process_is_told_by_its_mark() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (home, other) = (Home::new(folder.path()).unwrap(), Home::new(other.path()).unwrap());
+        let (name, value) = mark(&home);
+        let mut process = Command::new("sleep").arg("60").env(name, value).spawn().unwrap();
+        let line = format!("process {} sleep 60 ", process.id());
+        assert_eq!(traces(&home).unwrap(), [line]);
+        assert_eq!(traces(&other).unwrap(), Vec::<String>::new());
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert_eq!(traces(&home).unwrap(), Vec::<String>::new());
     }
 }

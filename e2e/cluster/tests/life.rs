@@ -11,6 +11,14 @@ use kybernis_cluster::{Cluster, Home, Part, Programs, agents_image, cache, trace
 /// How long one thing in a running cluster may take while the machine is busy.
 const PATIENCE: &str = "--timeout=120s";
 
+const AIOHTTP: &str = "
+import aiohttp, asyncio
+async def main():
+    async with aiohttp.ClientSession() as session, session.get('URL') as answer:
+        print(await answer.text())
+asyncio.run(main())
+";
+
 fn home() -> Home {
     Home::new(&cache().join("cluster/test")).unwrap()
 }
@@ -169,9 +177,7 @@ fn real_clients_run_in_the_agents_image() {
         vec!["curl".to_owned(), "--silent".to_owned(), "--show-error".to_owned(), "--fail".to_owned(), url.to_owned()],
         python("import requests; print(requests.get('URL').text)"),
         python("import httpx; print(httpx.get('URL').text)"),
-        python(
-            "import aiohttp, asyncio\nasync def main():\n    async with aiohttp.ClientSession() as s, s.get('URL') as r: print(await r.text())\nasyncio.run(main())",
-        ),
+        python(AIOHTTP),
         vec!["node".to_owned(), "--eval".to_owned(), format!("fetch('{url}').then(r => r.text()).then(console.log)")],
         vec!["java".to_owned(), "/agent/Get.java".to_owned(), url.to_owned()],
         vec!["probe".to_owned(), "get".to_owned(), url.to_owned()],
