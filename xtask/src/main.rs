@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask test`, `tidy`, `demo`, `bench`. Wires subcommands to their modules and nothing else.
 
 mod bench;
+mod cluster;
 mod demo;
 mod fuzz;
 mod mutate;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 const USAGE: &str = "cargo xtask COMMAND
 
   bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
+  cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar... | test
   codegen  write the files that follow from the types: docs/schemas
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
   fuzz     feed every parser of outside bytes from a fuzzer [TARGET] [--seconds N] [--jobs N] [--minimise]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         Some("bench") => bench::bench(args.next().as_deref()),
+        Some("cluster") => cluster::cluster(args.collect()),
         Some("codegen") => codegen(),
         Some("demo") => demo::demo(),
         Some("fuzz") => fuzz::fuzz(args),

@@ -17,9 +17,30 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// A program that the tests run and the Debian package that holds it.
 const PROGRAMS: [(&str, &str); 4] = [("nft", "nftables"), ("ip", "iproute2"), ("curl", "curl"), ("setpriv", "util-linux")];
 
+/// What the test cluster is built with, beside Go, and runs on. The header is found from the folders of programs.
+const CLUSTER_PROGRAMS: [(&str, &str); 8] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+    ("gcc", "gcc"),
+    ("pkg-config", "pkg-config"),
+    ("../include/seccomp.h", "libseccomp-dev"),
+    ("mmdebstrap", "mmdebstrap"),
+];
+
 /// Installs every missing program's package. Needs root only when something is missing.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    install_packages(&PROGRAMS)
+}
+
+/// The same for the test cluster.
+pub(crate) fn install_for_cluster() -> Result<()> {
+    install_packages(&CLUSTER_PROGRAMS)
+}
+
+fn install_packages(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = programs.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         println!("all there");
         return Ok(());

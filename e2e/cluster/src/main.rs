@@ -1,0 +1,111 @@
+//! `kybernis-cluster`: what `cargo xtask cluster` runs.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use kybernis_cluster::{Cluster, Home, Programs, agents_image, step};
+
+/// A real Kubernetes on this machine, in namespaces of its own.
+#[derive(Parser)]
+#[command(name = "cargo xtask cluster", bin_name = "cargo xtask cluster")]
+struct Arguments {
+    /// Where the cluster lives [default: kybernis/cluster/default in the cache folder]
+    #[arg(long, env = "KYB_CLUSTER_FOLDER")]
+    folder: Option<PathBuf>,
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build what is missing, start a cluster, and wait until a pod runs in it
+    Up,
+    /// End the cluster and remove everything that it had
+    Down,
+    /// Run kubectl as the cluster's administrator
+    #[command(disable_help_flag = true)]
+    Kubectl {
+        /// What kubectl is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run helm (the newer; `--three` before its arguments: Helm 3) as the cluster's administrator
+    #[command(disable_help_flag = true)]
+    Helm {
+        /// Helm 3 instead of 4
+        #[arg(long)]
+        three: bool,
+        /// What helm is told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run a program in the cluster's network, with KUBECONFIG set
+    Exec {
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Make images available to pods
+    Load {
+        /// Archives: OCI layouts or what `docker save` writes; `agents` is the agents' image, which is built when it is not there
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let home = || arguments.folder.as_ref().map_or_else(Home::usual, |folder| Home::new(folder));
+    let existing = Cluster::existing()?;
+    let running = || match &existing {
+        Some(cluster) => Ok(cluster.clone()),
+        None => Cluster::attach(&home()?)?.context("no cluster is up; `cargo xtask cluster up` starts one"),
+    };
+    match arguments.chore {
+        Chore::Up => match existing {
+            Some(cluster) => println!("the cluster of {} answers", cluster.kubeconfig().display()),
+            None => up(&home()?)?,
+        },
+        Chore::Down => match existing {
+            Some(_) => println!("the cluster is not ours; it stays"),
+            None => step("end the cluster", || Cluster::down(&home()?))?,
+        },
+        Chore::Kubectl { arguments } => become_command(running()?.kubectl().args(arguments))?,
+        Chore::Helm { three, arguments } => become_command(running()?.helm(if three { 3 } else { 4 }).args(arguments))?,
+        Chore::Exec { command } => become_command(running()?.command(command[0].as_ref()).args(&command[1..]))?,
+        Chore::Load { images } => {
+            let cluster = running()?;
+            for image in images {
+                let archive = if image.as_os_str() == "agents" { agents_image(&Programs::build()?)? } else { image };
+                step(&format!("load {}", archive.display()), || cluster.load(&archive))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn up(home: &Home) -> Result<()> {
+    let start = Instant::now();
+    let cluster = Cluster::up(home)?;
+    println!("up in {:.1} s. `cargo xtask cluster kubectl get nodes -o wide`", start.elapsed().as_secs_f64());
+    println!("kubeconfig, in the cluster's network: {}", cluster.kubeconfig().display());
+    Ok(())
+}
+
+/// Its terminal, signals and exit status are then the caller's own.
+fn become_command(command: &mut std::process::Command) -> Result<()> {
+    Err(command.exec()).with_context(|| format!("cannot start {}", command.get_program().display()))
+}
