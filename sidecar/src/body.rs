@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -90,16 +90,20 @@ impl Body for RequestBody {
     }
 }
 
+/// Takes off the fields whose names, in lower case, are unwanted.
+pub(crate) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
 /// A frame of the agent's as it may leave. What the caller tells us alone, it may also say behind the body, where nobody heeds it:
 /// it stays here all the same, and a key is a secret.
 fn without_controls(frame: Frame<Bytes>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            let controls = |name: &&HeaderName| name.as_str().starts_with("x-kyb-") || name.as_str() == "idempotency-key";
-            let controls: Vec<HeaderName> = trailers.keys().filter(controls).cloned().collect();
-            for name in controls {
-                trailers.remove(name);
-            }
+            remove_where(&mut trailers, |name| name.starts_with("x-kyb-") || name == "idempotency-key");
             Frame::trailers(trailers)
         }
         Err(frame) => frame,

@@ -22,9 +22,7 @@ impl Writer {
         }
         let decide = &waiting.parts.decide;
         let in_force = *self.policy.borrow();
-        if decide.policy != in_force
-            && !kybernis_core::mutation::broken("a_stale_policy_decides_nothing")
-            && !self.state.has_decided(&decide.boot, &decide.decision)
+        if decide.policy != in_force && !broken("a_stale_policy_decides_nothing") && !self.state.has_decided(&decide.boot, &decide.decision)
         {
             staged.decided.push((waiting, Decided::Answer(DecideAnswer::PolicyStale(in_force))));
             return Ok(());
@@ -62,7 +60,11 @@ impl Writer {
         if observed.is_empty() {
             return Ok(());
         }
-        let command = Command::Observe(Observe::Seen { boot: waiting.parts.decide.boot.clone(), observed });
+        self.stage_observation(Observe::Seen { boot: waiting.parts.decide.boot.clone(), observed }, staged)
+    }
+
+    fn stage_observation(&mut self, observe: Observe, staged: &mut Staged) -> Result<(), EngineError> {
+        let command = Command::Observe(observe);
         let (reply, _) = self.take_in(&command, staged)?;
         staged.replies.push(Replied { command, by: None, blobs: Vec::new(), answer: Answer::nobody(), reply });
         Ok(())
@@ -87,9 +89,7 @@ impl Writer {
             if Instant::now() < then {
                 return Ok(Some(Obstacle::Absence(boot, then)));
             }
-            let command = Command::Observe(Observe::BootGone { boot });
-            let (reply, _) = self.take_in(&command, staged)?;
-            staged.replies.push(Replied { command, by: None, blobs: Vec::new(), answer: Answer::nobody(), reply });
+            self.stage_observation(Observe::BootGone { boot }, staged)?;
         }
         Ok(None)
     }

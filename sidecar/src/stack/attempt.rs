@@ -15,8 +15,7 @@ use super::call::Call;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Terms, Word};
 use super::judge;
-use super::record::remove_where;
-use crate::body::SendBody;
+use crate::body::{SendBody, remove_where};
 use crate::boot_clock::BootInstant;
 use crate::permit::{self, EffectTerms, LEASE_MARGIN, Permit};
 use crate::target::{Authority, Scheme, Target};
@@ -72,8 +71,7 @@ impl Attempt<'_> {
                 Word::Completed => return Ended::Completed(heard),
                 Word::Rejected { not_executed } => return Ended::Rejected { heard, not_executed },
                 Word::InDoubt => {
-                    let cause =
-                        if self.effect.judged.tool.outcome_expression().is_some() { DoubtCause::Outcome } else { DoubtCause::Status };
+                    let cause = self.effect.judged.doubt_cause();
                     return Ended::InDoubt { cause, status: Some(status), retry_after: retry_after(&heard.head.headers) };
                 }
                 Word::Cut(cut) => return Ended::InDoubt { cause: cause_of_cut(cut), status: Some(status), retry_after: None },

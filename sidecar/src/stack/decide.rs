@@ -87,13 +87,10 @@ impl Stack {
                 () = caller.gone() => return Ok(Decided::CallerGone),
             };
             given_up.answered();
-            return Ok(match answered {
-                DecideAnswer::Grant(grant) => granted(grant, asked_at),
-                DecideAnswer::Replay(replay) => Decided::Replay(replay),
-                DecideAnswer::PolicyStale(_) => Decided::Stale,
-                DecideAnswer::Refuse(refuse) if waits_on(&refuse) && began.elapsed() < hold_for => continue,
-                DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
-            });
+            match answered {
+                DecideAnswer::Refuse(refuse) if waits_on(&refuse) && began.elapsed() < hold_for => {}
+                answered => return Ok(decided(answered, asked_at)),
+            }
         }
     }
 
@@ -102,15 +99,7 @@ impl Stack {
     pub(super) fn ask_beside(self: &Arc<Self>, ask: &Ask<'_>) -> Result<JoinHandle<Result<Decided, Refusal>>, Refusal> {
         let message = self.message(ask, decision_id()?, Duration::ZERO, Duration::ZERO);
         let (stack, asked_at) = (Arc::clone(self), self.clock.now());
-        let asking = async move {
-            let answered = stack.ask_until_answered(message, Duration::ZERO).await?;
-            Ok(match answered {
-                DecideAnswer::Grant(grant) => granted(grant, asked_at),
-                DecideAnswer::Replay(replay) => Decided::Replay(replay),
-                DecideAnswer::PolicyStale(_) => Decided::Stale,
-                DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
-            })
-        };
+        let asking = async move { Ok(decided(stack.ask_until_answered(message, Duration::ZERO).await?, asked_at)) };
         Ok(self.tasks.spawn(asking))
     }
 
@@ -197,8 +186,14 @@ impl Stack {
     }
 }
 
-fn granted(grant: Grant, asked_at: BootInstant) -> Decided {
-    Decided::Granted { grant, send_by: asked_at.after(SEND_WITHIN), lease_end: asked_at.after(LEASE) }
+/// What an answer comes to; a grant's terms count from when it was asked for.
+fn decided(answer: DecideAnswer, asked_at: BootInstant) -> Decided {
+    match answer {
+        DecideAnswer::Grant(grant) => Decided::Granted { grant, send_by: asked_at.after(SEND_WITHIN), lease_end: asked_at.after(LEASE) },
+        DecideAnswer::Replay(replay) => Decided::Replay(replay),
+        DecideAnswer::PolicyStale(_) => Decided::Stale,
+        DecideAnswer::Refuse(refuse) => Decided::Refused(refuse),
+    }
 }
 
 /// 503: nothing was sent, and asking again later may succeed.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use kybernis_core::cel::Facts;
 use kybernis_core::ids::{Fingerprint, KeyDigest, Meaning, Principal};
 use kybernis_core::key;
-use kybernis_core::machine::{Approval, DerivedMode, KeyLevel, ProbePlan};
+use kybernis_core::machine::{Approval, DerivedMode, DoubtCause, KeyLevel, ProbePlan};
 use kybernis_core::mutation::broken;
 use kybernis_core::policy::{ApprovalRule, Class, EffectiveTool, Judgement, PrincipalWord, Verdict};
 use kybernis_core::reason::{Code, Refusal};
@@ -134,16 +134,20 @@ pub(super) const fn class_name(class: Class) -> &'static str {
     }
 }
 
+/// The digest of a body that no other call has.
+fn like_nothing() -> Fingerprint {
+    key::fingerprint(uuid::Uuid::new_v4().as_bytes())
+}
+
 impl Named {
     /// A call that makes no sense as an effect, in Audit mode: it means nothing that another could meet.
     fn nothing(identity: &Identity, call: &Call) -> Self {
         let secret = &identity.secret;
-        let means = key::fingerprint(uuid::Uuid::new_v4().as_bytes());
         Self {
             level: KeyLevel::Derived,
             keys: Vec::new(),
             hint: String::new(),
-            meaning: secret.meaning(call.head.method(), &call.url, means),
+            meaning: secret.meaning(call.head.method(), &call.url, like_nothing()),
             fingerprint: None,
             principal: key::principal(secret, std::iter::empty()),
             derived: DerivedMode::Off,
@@ -155,6 +159,11 @@ impl Judged {
     /// Whether nothing may be refused, changed or replayed.
     pub(super) fn audits(&self) -> bool {
         audits(&self.snapshot)
+    }
+
+    /// Why an answer that says neither leaves a doubt: who was asked for its meaning.
+    pub(super) fn doubt_cause(&self) -> DoubtCause {
+        if self.tool.outcome_expression().is_some() { DoubtCause::Outcome } else { DoubtCause::Status }
     }
 
     /// The refusal that a denial is.
@@ -188,7 +197,7 @@ impl Judged {
         let volatile = if broken("volatile_is_left_out") { &[] } else { self.tool.volatile() };
         let fingerprint = intake.fingerprint(volatile);
         // A body that is still being hashed means nothing that another call could meet.
-        let means = fingerprint.unwrap_or_else(|| key::fingerprint(uuid::Uuid::new_v4().as_bytes()));
+        let means = fingerprint.unwrap_or_else(like_nothing);
         let meaning = secret.meaning(call.head.method(), &call.url, means);
         let principal = self.principal(call, identity)?;
         let (level, keys, hint) = self.keys(call, identity)?;

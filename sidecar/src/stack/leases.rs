@@ -94,7 +94,7 @@ impl Leases {
                 continue;
             }
             (renewed_at, failed_at) = (Instant::now(), None);
-            let leases: Vec<_> = self.held().keys().cloned().collect();
+            let leases = self.names();
             let news = callers.news();
             if leases.is_empty() && news.seen().is_empty() {
                 continue;

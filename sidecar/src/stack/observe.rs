@@ -150,24 +150,19 @@ impl Effect {
         // Nothing is added here: the far side has a key where the caller gave it one.
         let key_sent = self.judged.far_side_key_header(&self.call).is_some_and(|name| self.call.headers.contains_key(name));
         let terms = self.terms(key_sent, usize::try_from(bound).unwrap_or(usize::MAX));
+        let rejected = |not_executed| {
+            let outcome = SettleOutcome::Rejected { status: kept_head.status.as_u16(), not_executed };
+            Became { bytes_in, ..Became::bare(outcome) }
+        };
         match terms.word_of(&kept_head, passing.whole(bound).as_deref(), trailers.as_ref()) {
             Word::Completed => {
                 let (answer, body, _room) = passing.stored(&kept_head, trailers.as_ref());
                 Became { outcome: SettleOutcome::Completed(answer), body, bytes_in }
             }
-            Word::Rejected { not_executed } => {
-                let status = kept_head.status.as_u16();
-                Became { bytes_in, ..Became::bare(SettleOutcome::Rejected { status, not_executed }) }
-            }
+            Word::Rejected { not_executed } => rejected(not_executed),
             // The caller goes on to Location by itself, in a call of its own.
-            Word::GoesOn => {
-                let rejected = SettleOutcome::Rejected { status: kept_head.status.as_u16(), not_executed: false };
-                Became { bytes_in, ..Became::bare(rejected) }
-            }
-            Word::InDoubt | Word::Cut(_) => {
-                let cause = if self.judged.tool.outcome_expression().is_some() { DoubtCause::Outcome } else { DoubtCause::Status };
-                Became { bytes_in, ..Became::bare(doubt(cause, status)) }
-            }
+            Word::GoesOn => rejected(false),
+            Word::InDoubt | Word::Cut(_) => Became { bytes_in, ..Became::bare(doubt(self.judged.doubt_cause(), status)) },
         }
     }
 

@@ -15,6 +15,7 @@ use kybernis_core::time::{Millis, Timestamp};
 
 use super::call::Call;
 use super::judge::Judged;
+use crate::body::remove_where;
 
 /// What every answer says about its decision.
 #[derive(Debug)]
@@ -64,14 +65,6 @@ impl<'a> Stamp<'a> {
 pub(super) fn strip(headers: &mut HeaderMap) {
     if !broken("the_far_side_does_not_speak_for_us") {
         remove_where(headers, |name| name.starts_with("x-kyb-"));
-    }
-}
-
-/// Takes off the fields whose names, in lower case, are unwanted.
-pub(super) fn remove_where(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name.as_str())).cloned().collect();
-    for name in names {
-        headers.remove(name);
     }
 }
 
