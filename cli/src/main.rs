@@ -63,8 +63,8 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
         Subcommands::Deny(args) => waiting()?.block_on(read::deny(args)).map(done),
         Subcommands::Resolve(args) => waiting()?.block_on(read::resolve(args)).map(done),
         Subcommands::Check(args) => check(&args),
-        Subcommands::Ledger(args) => working()?.block_on(roles::ledger::run(args)).map(done),
-        Subcommands::Sidecar(args) => working()?.block_on(roles::sidecar::run(args)).map(done),
+        Subcommands::Ledger(args) => waiting()?.block_on(roles::ledger::run(args)).map(done),
+        Subcommands::Sidecar(args) => threads(args.threads)?.block_on(roles::sidecar::run(args)).map(done),
         Subcommands::Token(args) => token::token(args).map(done),
         Subcommands::Completion(args) => {
             let mut script = Vec::new();
@@ -74,14 +74,15 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// For what mostly waits.
+/// For what mostly waits; and for the ledger, whose one writer commits on the thread that takes the calls in: what comes in
+/// meanwhile shares the next commit.
 fn waiting() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// For what works.
-fn working() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build()
+/// For what works on so many threads. One alone wakes no other, which is most of what a small call costs.
+fn threads(count: u8) -> std::io::Result<Runtime> {
+    if count == 1 { waiting() } else { Builder::new_multi_thread().worker_threads(count.into()).enable_all().build() }
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {

@@ -44,8 +44,10 @@ fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
     if text.len() > NAME_MAX {
         return Err(NameError::TooLong { what, len: text.len() });
     }
-    match text.char_indices().find(|(_, c)| !(c.is_ascii_alphanumeric() || "._-:/".contains(*c))) {
-        Some((at, found)) => Err(NameError::Character { what, found, at }),
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/');
+    // The first byte that is not allowed begins a character: all before it are ASCII.
+    match text.bytes().position(|byte| !is_allowed(&byte)) {
+        Some(at) => Err(NameError::Character { what, found: text[at..].chars().next().unwrap_or_default(), at }),
         None => Ok(()),
     }
 }
@@ -53,8 +55,8 @@ fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $what:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+        #[serde(try_from = "String")]
         pub struct $name(std::sync::Arc<str>);
 
         impl $name {
@@ -73,6 +75,12 @@ macro_rules! names {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

@@ -144,8 +144,7 @@ impl TokenKey {
         self.mac(body).ok_or(AuthError::Invalid)?.verify_slice(&tag).map_err(|_| AuthError::Invalid)?;
         let claims = URL_SAFE_NO_PAD.decode(body).map_err(|_| AuthError::Invalid)?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| AuthError::Invalid)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if claims.expires <= now { Err(AuthError::Expired) } else { Ok(claims) }
+        if claims.expires <= now() { Err(AuthError::Expired) } else { Ok(claims) }
     }
 
     /// The claims of an `Authorization` header whose role may use `endpoint`.
@@ -163,6 +162,11 @@ impl TokenKey {
         let mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).ok()?;
         Some(mac.chain_update(b"kyb/token/v1/").chain_update(body.as_bytes()))
     }
+}
+
+/// Unix seconds, by which tokens run out.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[cfg(test)]

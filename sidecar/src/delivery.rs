@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -141,7 +142,9 @@ impl Facts {
     /// Whether the agent's FIN has come although nobody reads: HTTP does not while it answers.
     fn fin_waits(&self) -> bool {
         let Some(socket) = self.socket.upgrade() else { return false };
-        matches!(SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]), Ok(0))
+        // Most have nothing to read, and the runtime knows which: asking the kernel about each would cost a call for every caller.
+        let has_input = socket.ready(Interest::READABLE).now_or_never().is_some();
+        has_input && matches!(SockRef::from(&*socket).peek(&mut [MaybeUninit::uninit()]), Ok(0))
     }
 
     fn saw_break(&self) {

@@ -47,6 +47,9 @@ pub(crate) struct SidecarArgs {
     /// Where probes and metrics are asked for
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN")]
     admin_listen: Option<String>,
+    /// Threads that carry calls: one carries tens of thousands a second
+    #[arg(long, value_name = "COUNT", env = "KYBERNIS_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) threads: u8,
     #[command(flatten)]
     log: LogArgs,
     /// The listeners arrive on standard input, whose end ends this process

@@ -1,17 +1,20 @@
-//! What expressions see of a call: built once for each call, shared by all of its expressions.
+//! What expressions see of a call: built once for each call, shared by all of its expressions, copied by none.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ::cel::objects::{Key, Map};
-use ::cel::{Context, Value};
+use ::cel::common::types::{CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
+use ::cel::common::value::{CowVal, Val};
+use ::cel::context::VariableResolver;
 
 use crate::json::Json;
+
+type Value = Box<dyn Val>;
 
 /// The facts of one call. Parts that are not set are not there: reading them is an error that names them.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    variables: Vec<(&'static str, Value)>,
+    variables: Vec<(&'static str, Arc<Value>)>,
 }
 
 /// The request as expressions see it.
@@ -59,10 +62,10 @@ impl Facts {
             ("method", text(request.method)),
             ("scheme", text(request.scheme)),
             ("host", text(request.host)),
-            ("port", Value::Int(request.port.into())),
+            ("port", int(request.port)),
             ("path", text(request.path)),
             ("query", query(request.query)),
-            ("headers", joined(request.headers.iter().map(|(name, value)| (name.clone(), value.clone())))),
+            ("headers", joined(request.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))),
         ];
         members.extend(request.body.map(|body| ("body", value(body))));
         self.with("request", object(members))
@@ -72,8 +75,8 @@ impl Facts {
     #[must_use]
     pub fn with_response(self, response: &ResponseFacts<'_>) -> Self {
         let mut members = vec![
-            ("status", Value::Int(response.status.into())),
-            ("headers", joined(response.headers.iter().map(|(name, value)| (name.clone(), value.clone())))),
+            ("status", int(response.status)),
+            ("headers", joined(response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))),
         ];
         members.extend(response.body.map(|body| ("body", value(body))));
         self.with("response", object(members))
@@ -82,14 +85,14 @@ impl Facts {
     /// Adds `agent`.
     #[must_use]
     pub fn with_agent<'l>(self, name: &str, namespace: &str, labels: impl Iterator<Item = (&'l str, &'l str)>) -> Self {
-        let labels = joined(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let labels = joined(labels);
         self.with("agent", object(vec![("name", text(name)), ("namespace", text(namespace)), ("labels", labels)]))
     }
 
     /// Adds `run`.
     #[must_use]
     pub fn with_run(self, id: &str, explicit: bool) -> Self {
-        self.with("run", object(vec![("id", text(id)), ("explicit", Value::Bool(explicit))]))
+        self.with("run", object(vec![("id", text(id)), ("explicit", Box::new(CelBool::from(explicit)))]))
     }
 
     /// Adds `tool`.
@@ -101,43 +104,48 @@ impl Facts {
     /// Adds `attempt`, from 1.
     #[must_use]
     pub fn with_attempt(self, attempt: u32) -> Self {
-        self.with("attempt", Value::Int(attempt.into()))
+        self.with("attempt", int(attempt))
     }
 
     fn with(mut self, name: &'static str, value: Value) -> Self {
         self.variables.retain(|(known, _)| *known != name);
-        self.variables.push((name, value));
+        self.variables.push((name, Arc::new(value)));
         self
     }
+}
 
-    pub(super) fn bind(&self, context: &mut Context<'_, '_>) {
-        for (name, value) in &self.variables {
-            context.add_variable_from_value(*name, value.clone());
-        }
+impl VariableResolver for Facts {
+    fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
+        let (_, value) = self.variables.iter().find(|(name, _)| *name == variable)?;
+        Some(CowVal::Borrowed(value.as_ref().as_ref()))
     }
 }
 
 fn text(text: &str) -> Value {
-    Value::String(Arc::new(text.to_owned()))
+    Box::new(CelString::from(text.to_owned()))
 }
 
-fn object<S: Into<String>>(members: Vec<(S, Value)>) -> Value {
-    let map: HashMap<Key, Value> = members.into_iter().map(|(name, value)| (Key::from(name.into()), value)).collect();
-    Value::Map(Map { map: Arc::new(map) })
+fn int(int: impl Into<i64>) -> Value {
+    Box::new(CelInt::from(int.into()))
+}
+
+fn object<S: Into<String>>(members: impl IntoIterator<Item = (S, Value)>) -> Value {
+    let map: HashMap<CelMapKey<'static>, Value> = members.into_iter().map(|(name, value)| (CelMapKey::from(name.into()), value)).collect();
+    Box::new(CelMap::from(map))
 }
 
 /// Several values under one name become one, joined by a comma.
-fn joined(pairs: impl Iterator<Item = (String, String)>) -> Value {
-    let mut map: HashMap<String, String> = HashMap::new();
+fn joined<S: AsRef<str> + Into<String> + Eq + std::hash::Hash>(pairs: impl Iterator<Item = (S, S)>) -> Value {
+    let mut map: HashMap<S, String> = HashMap::new();
     for (name, value) in pairs {
         map.entry(name)
             .and_modify(|known| {
                 known.push_str(", ");
-                known.push_str(&value);
+                known.push_str(value.as_ref());
             })
-            .or_insert(value);
+            .or_insert_with(|| value.as_ref().to_owned());
     }
-    object(map.into_iter().map(|(name, value)| (name, text(&value))).collect())
+    object(map.into_iter().map(|(name, value)| (name, Box::new(CelString::from(value)) as Value)))
 }
 
 /// `application/x-www-form-urlencoded` as the query of a URL carries it.
@@ -173,15 +181,15 @@ fn decoded(text: &str) -> String {
 /// A JSON value as CEL sees it. A number that cannot be converted without changing it becomes a marker that errs when read.
 fn value(json: &Json) -> Value {
     match json {
-        Json::Null => Value::Null,
-        Json::Bool(value) => Value::Bool(*value),
+        Json::Null => Box::new(CelNull),
+        Json::Bool(value) => Box::new(CelBool::from(*value)),
         Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(int), _) => Value::Int(int),
-            (None, Some(double)) => Value::Float(double),
-            (None, None) => Value::Bytes(Arc::new(number.canonical().as_bytes().to_vec())),
+            (Some(number), _) => int(number),
+            (None, Some(double)) => Box::new(CelDouble::from(double)),
+            (None, None) => Box::new(CelBytes::from(number.canonical().as_bytes().to_vec())),
         },
         Json::String(string) => text(string),
-        Json::Array(items) => Value::List(Arc::new(items.iter().map(value).collect())),
-        Json::Object(members) => object(members.iter().map(|(name, member)| (name.as_str(), value(member))).collect()),
+        Json::Array(items) => Box::new(CelList::from(items.iter().map(value).collect::<Vec<_>>())),
+        Json::Object(members) => object(members.iter().map(|(name, member)| (name.as_str(), value(member)))),
     }
 }

@@ -129,7 +129,7 @@ impl Expression {
     fn eval(&self, facts: &Facts) -> Result<Value, EvalError> {
         let fuel = AtomicU64::new(FUEL);
         let mut context = Context::with_env(env::shared());
-        facts.bind(&mut context);
+        context.set_variable_resolver(facts);
         let burn = move || -> Result<bool, ExecutionError> {
             let left = fuel.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             left.map(|_| true).map_err(|_| ExecutionError::function_error(rewrite::FUEL_FUNCTION, "fuel exhausted"))

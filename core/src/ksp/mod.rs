@@ -198,7 +198,7 @@ pub enum KspEvent {
 
 impl SpanStart {
     /// A start with nothing beside the required members.
-    pub fn new(ts: Timestamp, run: RunId, span: SpanId, span_type: SpanType, name: &str) -> Self {
+    pub fn new(ts: Timestamp, run: RunId, span: SpanId, span_type: SpanType, name: impl Into<String>) -> Self {
         Self {
             ksp_version: KspVersion::V1,
             ts: rfc3339(ts),
@@ -206,7 +206,7 @@ impl SpanStart {
             run_id: run,
             span_id: span,
             span_type,
-            name: name.to_owned(),
+            name: name.into(),
             parent_span_id: None,
             attempt: None,
             idempotency_key: None,
@@ -277,7 +277,24 @@ pub fn rfc3339(ts: Timestamp) -> String {
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = yoe + era * 400 + u64::from(month <= 2);
     let (hour, minute, second, milli) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    let mut text = String::with_capacity("1970-01-01T00:00:00.000Z".len());
+    // Every span has two of these: the formatting machinery would be a good part of what it costs.
+    for (number, width, end) in
+        [(year, 4, '-'), (month, 2, '-'), (day, 2, 'T'), (hour, 2, ':'), (minute, 2, ':'), (second, 2, '.'), (milli, 3, 'Z')]
+    {
+        push_padded(&mut text, number, width);
+        text.push(end);
+    }
+    text
+}
+
+/// The number in decimal, with zeros before it up to `width` digits.
+fn push_padded(text: &mut String, number: u64, width: u32) {
+    if number >= 10 || width > 1 {
+        push_padded(text, number / 10, width.saturating_sub(1));
+    }
+    // A digit is below ten.
+    text.push(char::from(b'0' + u8::try_from(number % 10).unwrap_or_default()));
 }
 
 #[cfg(test)]

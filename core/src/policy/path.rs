@@ -61,6 +61,9 @@ impl fmt::Display for CanonicalPath {
 /// stays as it is, unless what follows it comes out as two hexadecimal digits: then it is escaped, for the result must not
 /// hold an escape that the path did not.
 pub(crate) fn decode_unreserved(raw: &str) -> String {
+    if !raw.contains('%') {
+        return raw.to_owned();
+    }
     let bytes = raw.as_bytes();
     let mut out = String::with_capacity(raw.len());
     let mut stray = None;

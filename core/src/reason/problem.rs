@@ -1,5 +1,7 @@
 //! A refusal as the caller sees it: `application/problem+json` (RFC 9457) and the headers beside it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{Code, Retryable};
@@ -112,9 +114,9 @@ impl Refusal {
         let mut headers = vec![
             ("content-type", "application/problem+json".to_owned()),
             ("x-kyb-verdict", row.verdict.to_owned()),
-            ("x-kyb-reason", header_text(&format!("{}: {}", row.code, self.detail))),
+            ("x-kyb-reason", header_text(&format!("{}: {}", row.code, self.detail)).into_owned()),
         ];
-        let mut add = |name, value: Option<String>| headers.extend(value.map(|value| (name, header_text(&value))));
+        let mut add = |name, value: Option<String>| headers.extend(value.map(|value| (name, header_text(&value).into_owned())));
         add("x-kyb-policy-id", self.policy_id.clone());
         add("x-kyb-run-id", self.run.as_ref().map(ToString::to_string));
         add("x-kyb-span-id", self.span.as_ref().map(ToString::to_string));
@@ -136,9 +138,12 @@ impl Refusal {
 }
 
 /// Visible ASCII and spaces only, cut to a header's length.
-pub fn header_text(text: &str) -> String {
+pub fn header_text(text: &str) -> Cow<'_, str> {
+    if text.len() <= HEADER_TEXT_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return Cow::Borrowed(text);
+    }
     let safe = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    text.chars().take(HEADER_TEXT_MAX).map(safe).collect()
+    Cow::Owned(text.chars().take(HEADER_TEXT_MAX).map(safe).collect())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The gRPC service of sidecars: authenticates, parses, asks the engine.
 
 mod boot;
+mod exchange;
 mod spans;
 
 #[cfg(test)]
@@ -11,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt as _};
 use kybernis_core::ids::{AgentId, BootId, EffectId, RunId};
-use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew, Settle};
+use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew};
+use kybernis_proto::v1;
 use kybernis_proto::v1::ledger_server::Ledger;
-use kybernis_proto::{decide_request, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) use self::spans::spans;
 
 use self::boot::{NamesBoot, own_boot};
+use self::exchange::Exchange;
 use crate::auth::{AuthError, Claims, Endpoint, TokenKey, Workload};
 use crate::engine::{CallError, Engine, EngineError};
 use crate::policy::InForce;
@@ -102,6 +104,7 @@ impl From<EngineError> for Status {
 
 #[tonic::async_trait]
 impl Ledger for Service {
+    type EffectsStream = Messages<v1::EffectAnswer>;
     type FetchBodyStream = Messages<v1::BodyChunk>;
     type StreamSpansStream = Messages<v1::SpanAck>;
     type WatchPolicyStream = Messages<v1::PolicyUpdate>;
@@ -130,24 +133,10 @@ impl Ledger for Service {
         }))
     }
 
-    async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::DecideReply>, Status> {
-        let (agent, request) = self.take(request)?;
-        let parts = decide_request(request, agent)?;
-        let answer = self.engine.decide(parts).await?;
-        Ok(Response::new((&answer).into()))
-    }
-
-    async fn settle(&self, request: Request<v1::SettleRequest>) -> Result<Response<v1::SettleReply>, Status> {
-        let (agent, request) = self.take(request)?;
-        let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request)?;
-        match self.engine.settle(agent, settle, body).await? {
-            Ok(standing) => {
-                let gate = standing.gate.map(|gate| gate.to_string()).unwrap_or_default();
-                Ok(Response::new(v1::SettleReply { stands: standing.stands, gate }))
-            }
-            Err(refuse) if refuse.code == kybernis_core::reason::Code::NotFound => Err(Status::not_found(refuse.detail)),
-            Err(refuse) => Err(Status::unavailable(refuse.detail)),
-        }
+    async fn effects(&self, request: Request<Streaming<v1::EffectAsk>>) -> Result<Response<Self::EffectsStream>, Status> {
+        let (claims, workload) = self.admit(request.metadata())?;
+        let asks = request.into_inner().take_until(self.closing.clone().cancelled_owned());
+        Ok(Response::new(Exchange::new(self.engine.clone(), workload.agent, claims.expires, asks.boxed()).boxed()))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use kybernis_core::ids::{PersonId, TenantId};
 use kybernis_core::policy::PolicySet;
+use kybernis_proto::v1::effect_answer::Answer;
+use kybernis_proto::v1::effect_ask::Ask;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::v1::ledger_server::LedgerServer;
 use tonic::Code;
@@ -45,6 +47,12 @@ impl Rig {
     /// The sidecar of an agent.
     fn sidecar(&self, agent: &str) -> LedgerClient<Wire> {
         self.sidecar_over(agent, |bytes| bytes)
+    }
+
+    /// Puts the agent's questions to the engine as they come, until the token runs out.
+    fn exchange(&self, agent: &str, expires: u64) -> (futures::channel::mpsc::UnboundedSender<v1::EffectAsk>, Exchange) {
+        let (asks, queue) = futures::channel::mpsc::unbounded();
+        (asks, Exchange::new(self.engine.clone(), AgentId::new(agent).unwrap(), expires, queue.map(Ok).boxed()))
     }
 
     /// The same over a wire that changes what it says.
@@ -119,8 +127,38 @@ impl tonic::codegen::Service<http::Request<Body>> for Wire {
     }
 }
 
-fn granted(reply: Response<v1::DecideReply>) -> v1::Grant {
-    match reply.into_inner().answer.unwrap() {
+/// One question on a stream of its own.
+trait Asks {
+    async fn ask(&mut self, ask: Ask) -> Result<Answer, Status>;
+
+    async fn decide(&mut self, request: v1::DecideRequest) -> Result<v1::DecideReply, Status> {
+        match self.ask(Ask::Decide(request)).await? {
+            Answer::Decide(reply) => Ok(reply),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn settle(&mut self, request: v1::SettleRequest) -> Result<v1::SettleReply, Status> {
+        match self.ask(Ask::Settle(request)).await? {
+            Answer::Settle(reply) => Ok(reply),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Asks for LedgerClient<Wire> {
+    async fn ask(&mut self, ask: Ask) -> Result<Answer, Status> {
+        let asks = futures::stream::iter([v1::EffectAsk { number: 7, ask: Some(ask) }]);
+        let answer = self.effects(asks).await?.into_inner().message().await?;
+        match answer.and_then(|answer| answer.answer) {
+            Some(Answer::Failure(failure)) => Err(Status::new(failure.code.into(), failure.message)),
+            answer => answer.ok_or_else(|| Status::unknown("no answer")),
+        }
+    }
+}
+
+fn granted(reply: v1::DecideReply) -> v1::Grant {
+    match reply.answer.unwrap() {
         v1::decide_reply::Answer::Grant(grant) => grant,
         other => panic!("expected a grant, got {other:?}"),
     }
@@ -168,7 +206,7 @@ async fn nobody_speaks_for_another_agent_s_boot() {
     let (mut trader, mut thief) = (rig.sidecar("trader"), rig.sidecar("thief"));
     let grant = granted(trader.decide(rig.decide("run-trader", "boot-1")).await.unwrap());
 
-    let answer = thief.decide(rig.decide("run-thief", "boot-1")).await.unwrap().into_inner().answer;
+    let answer = thief.decide(rig.decide("run-thief", "boot-1")).await.unwrap().answer;
     let Some(v1::decide_reply::Answer::Refusal(refusal)) = answer else { panic!("{answer:?}") };
     assert_eq!(refusal.code, "effect_in_flight", "another agent's grant is handed out");
     thief.abandon(abandon("boot-1")).await.unwrap();
@@ -196,7 +234,7 @@ async fn what_a_spool_delivers_after_a_restart_still_names_its_boot() {
     let again = Rig::start(Arc::clone(&rig.journal)).await;
     let mut later = again.sidecar("trader");
     assert_eq!(granted(later.decide(again.decide("run-trader", &boot)).await.unwrap()), grant);
-    assert!(later.settle(not_sent(&boot, &grant)).await.unwrap().into_inner().stands);
+    assert!(later.settle(not_sent(&boot, &grant)).await.unwrap().stands);
 }
 
 #[test]
@@ -299,4 +337,73 @@ async fn a_message_that_is_cut_short_or_garbage_appends_nothing() {
     assert_eq!(rig.journal.read(0, 1).await.unwrap(), [] as [Vec<u8>; 0]);
     // The same whole is taken, so nothing else was wrong with it.
     granted(rig.sidecar("trader").decide(rig.decide("run-trader", "boot-1")).await.unwrap());
+}
+
+async fn next(exchange: &mut Exchange) -> (u64, Answer) {
+    let answer = exchange.next().await.unwrap().unwrap();
+    (answer.number, answer.answer.unwrap())
+}
+
+fn code_of(answer: &Answer) -> Code {
+    match answer {
+        Answer::Failure(failure) => failure.code.into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_decision_that_waits_holds_up_no_other_question() {
+    let rig = Rig::start(Arc::default()).await;
+    let (asks, mut exchange) = rig.exchange("trader", u64::MAX);
+    let ask = |number: u64, ask: Ask| asks.unbounded_send(v1::EffectAsk { number, ask: Some(ask) }).unwrap();
+    let again = |decision: &str| v1::DecideRequest { decision: decision.to_owned(), wait_ms: 60_000, ..rig.decide("run-trader", "boot-1") };
+    ask(1, Ask::Decide(rig.decide("run-trader", "boot-1")));
+    let (1, Answer::Decide(first)) = next(&mut exchange).await else { panic!("not the grant") };
+    let grant = granted(first);
+    // Both meet the flight of the first.
+    ask(2, Ask::Decide(again("d-2")));
+    ask(3, Ask::Decide(again("d-3")));
+    ask(3, Ask::Settle(not_sent("boot-1", &grant)));
+    let (number, answer) = next(&mut exchange).await;
+    assert_eq!((number, code_of(&answer)), (3, Code::InvalidArgument), "a number was taken twice");
+    ask(4, Ask::Decide(v1::DecideRequest { tool: String::new(), ..again("d-4") }));
+    let (number, answer) = next(&mut exchange).await;
+    assert_eq!((number, code_of(&answer)), (4, Code::InvalidArgument));
+    // Nobody waits for the second any more, so the key is the third's.
+    ask(2, Ask::GiveUp(v1::GiveUp {}));
+    ask(5, Ask::Settle(not_sent("boot-1", &grant)));
+    let mut answers = [next(&mut exchange).await, next(&mut exchange).await];
+    answers.sort_by_key(|(number, _)| *number);
+    let [(3, Answer::Decide(third)), (5, Answer::Settle(settled))] = answers else { panic!("{answers:?}") };
+    assert_eq!((granted(third).fence, settled.stands), (grant.fence + 1, true));
+    drop(asks);
+    assert!(exchange.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_opened_it() {
+    let rig = Rig::start(Arc::default()).await;
+    let (asks, mut exchange) = rig.exchange("trader", crate::auth::now());
+    asks.unbounded_send(v1::EffectAsk { number: 1, ask: Some(Ask::Decide(rig.decide("run-trader", "boot-1"))) }).unwrap();
+    assert_eq!(exchange.next().await.unwrap().unwrap_err().code(), Code::Unauthenticated);
+    assert!(exchange.next().await.is_none());
+    assert_eq!(rig.journal.read(0, 1).await.unwrap(), [] as [Vec<u8>; 0]);
+}
+
+#[tokio::test]
+async fn a_sidecar_that_asks_without_end_is_told_so_and_still_settles() {
+    let rig = Rig::start(Arc::default()).await;
+    let (asks, mut exchange) = rig.exchange("trader", u64::MAX);
+    let ask = |number: u64, ask: Ask| asks.unbounded_send(v1::EffectAsk { number, ask: Some(ask) }).unwrap();
+    ask(0, Ask::Decide(rig.decide("run-trader", "boot-1")));
+    let (0, Answer::Decide(first)) = next(&mut exchange).await else { panic!("not the grant") };
+    let most = u64::try_from(super::exchange::UNANSWERED_MAX).unwrap();
+    for number in 1..=most + 1 {
+        let decide = v1::DecideRequest { decision: format!("d-{number}"), wait_ms: 60_000, ..rig.decide("run-trader", "boot-1") };
+        ask(number, Ask::Decide(decide));
+    }
+    let (number, answer) = next(&mut exchange).await;
+    assert_eq!((number, code_of(&answer)), (most + 1, Code::Unavailable));
+    ask(most + 2, Ask::Settle(not_sent("boot-1", &granted(first))));
+    while next(&mut exchange).await.0 != most + 2 {}
 }

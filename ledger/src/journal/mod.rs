@@ -130,7 +130,8 @@ pub enum JournalError {
 /// What a journal call returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, JournalError>> + Send + 'a>>;
 
-/// One shard's journal. Calls never block the caller's thread; an append is never cancelled once it was polled.
+/// One shard's journal. A call may hold up the thread that polls it, as the embedded backend's do, for as long as the disk takes;
+/// an append is never cancelled once it was polled.
 pub trait Journal: Send + Sync + 'static {
     /// Takes the next epoch: from now on older owners cannot append. Returns it with the journal's end.
     fn acquire(&self) -> Pending<'_, (Epoch, Head)>;

@@ -1,39 +1,30 @@
-//! The embedded journal: SQLite in WAL mode with `synchronous=FULL`, one owner for life, one thread.
+//! The embedded journal: SQLite in WAL mode with `synchronous=FULL`, one owner for life.
+//!
+//! A call is carried out where it is polled. Handing an append to a thread of its own and back costs as much as the commit
+//! itself, and what comes in meanwhile waits for the next append all the same.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use tokio::sync::{mpsc, oneshot};
 
 use super::{Append, Epoch, GENESIS, Head, Journal, JournalError, Pending, SegmentDigest};
 
-/// Calls that wait for the store's thread. The engine has one append under way at a time; the rest are reads.
-const QUEUE: usize = 64;
+/// The layout below; any other is refused.
+const LAYOUT: i64 = 2;
 
-/// The shard that an embedded journal holds. Keys are led by it, so that the same SQL serves several shards elsewhere.
-const SHARD: i64 = 1;
-
-/// The layout below; a newer one is refused.
-const LAYOUT: i64 = 1;
-
+/// Segments are rows in the order of their numbers, without an index beside them: an append writes as few pages as it can.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL PRIMARY KEY);
-    CREATE TABLE IF NOT EXISTS owner (shard INTEGER NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS segment (
-        shard INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,
-        events BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (shard, number));
-    CREATE TABLE IF NOT EXISTS blob (
-        shard INTEGER NOT NULL, key TEXT NOT NULL, chunk INTEGER NOT NULL, bytes BLOB NOT NULL,
-        PRIMARY KEY (shard, key, chunk));";
-
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+    CREATE TABLE IF NOT EXISTS owner (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS segment (number INTEGER NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, digest BLOB NOT NULL, events BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS blob (key TEXT NOT NULL, chunk INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (key, chunk));";
 
 /// A journal in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    jobs: mpsc::Sender<Job>,
+    connection: Mutex<Connection>,
     // Held for life: a second ledger on the same folder is refused before it opens the file.
     _lock: File,
 }
@@ -46,18 +37,7 @@ impl SqliteJournal {
         let lock = lock(&dir.join("journal.lock"))?;
         let file = dir.join("journal.sqlite");
         let connection = connect(&file).map_err(|error| unusable(format!("cannot open {}: {error}", file.display())))?;
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
-        let work = move || {
-            let mut connection = connection;
-            while let Some(job) = queue.blocking_recv() {
-                job(&mut connection);
-            }
-        };
-        thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(work)
-            .map_err(|error| unusable(format!("cannot start the journal's thread: {error}")))?;
-        Ok(Self { jobs, _lock: lock })
+        Ok(Self { connection: Mutex::new(connection), _lock: lock })
     }
 
     /// Whether a ledger has the journal of this folder open now. A successor waits for it to close.
@@ -66,16 +46,10 @@ impl SqliteJournal {
         lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    fn run<T: Send + 'static>(&self, work: impl FnOnce(&mut Connection) -> Result<T, JournalError> + Send + 'static) -> Pending<'_, T> {
-        let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // A caller that went away does not undo what was done.
-            let _ = answer.send(work(connection));
-        });
+    fn run<'a, T: Send + 'a>(&'a self, work: impl FnOnce(&mut Connection) -> Result<T, JournalError> + Send + 'a) -> Pending<'a, T> {
         Box::pin(async move {
-            let gone = || JournalError::Unknown("the journal's thread is gone".to_owned());
-            self.jobs.send(job).await.map_err(|_| gone())?;
-            wait.await.map_err(|_| gone())?
+            // A transaction that a panic broke off was rolled back when it was dropped.
+            work(&mut self.connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
     }
 }
@@ -128,9 +102,8 @@ fn count(n: i64) -> u64 {
 
 fn head(transaction: &Transaction<'_>) -> rusqlite::Result<Head> {
     let last = transaction
-        .query_row("SELECT number, digest FROM segment WHERE shard = ?1 ORDER BY number DESC LIMIT 1", params![SHARD], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })
+        .prepare_cached("SELECT number, digest FROM segment ORDER BY number DESC LIMIT 1")?
+        .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
         .optional()?;
     Ok(match last {
         Some((segments, digest)) => Head { segments: count(segments), digest: SegmentDigest::from_slice(&digest).unwrap_or(GENESIS) },
@@ -138,23 +111,25 @@ fn head(transaction: &Transaction<'_>) -> rusqlite::Result<Head> {
     })
 }
 
+fn epoch(transaction: &Transaction<'_>) -> rusqlite::Result<Epoch> {
+    let epoch = transaction.prepare_cached("SELECT epoch FROM owner")?.query_row([], |row| row.get(0))?;
+    Ok(Epoch::new(count(epoch)))
+}
+
 fn acquire(connection: &mut Connection) -> rusqlite::Result<(Epoch, Head)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction
-        .execute("INSERT INTO owner (shard, epoch) VALUES (?1, 1) ON CONFLICT (shard) DO UPDATE SET epoch = epoch + 1", params![SHARD])?;
-    let epoch: i64 = transaction.query_row("SELECT epoch FROM owner WHERE shard = ?1", params![SHARD], |row| row.get(0))?;
-    let head = head(&transaction)?;
+    transaction.execute("INSERT INTO owner (one, epoch) VALUES (1, 1) ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1", [])?;
+    let (epoch, head) = (epoch(&transaction)?, head(&transaction)?);
     transaction.commit()?;
-    Ok((Epoch::new(count(epoch)), head))
+    Ok((epoch, head))
 }
 
 fn append(connection: &mut Connection, append: &Append) -> Result<Head, JournalError> {
     let unknown = |error: rusqlite::Error| JournalError::Unknown(error.to_string());
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unknown)?;
-    let epoch: i64 =
-        transaction.query_row("SELECT epoch FROM owner WHERE shard = ?1", params![SHARD], |row| row.get(0)).map_err(unknown)?;
-    if count(epoch) != append.epoch.get() {
-        return Err(JournalError::Deposed { held: append.epoch.get(), now: count(epoch) });
+    let epoch = epoch(&transaction).map_err(unknown)?;
+    if epoch != append.epoch {
+        return Err(JournalError::Deposed { held: append.epoch.get(), now: epoch.get() });
     }
     let found = head(&transaction).map_err(unknown)?;
     if found != append.expected {
@@ -167,12 +142,16 @@ fn append(connection: &mut Connection, append: &Append) -> Result<Head, JournalE
 }
 
 fn write(transaction: &Transaction<'_>, append: &Append, next: Head) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT INTO segment (shard, number, epoch, events, digest) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![SHARD, number(next.segments), number(append.epoch.get()), append.events, next.digest.as_bytes()])?;
-    let mut blob = transaction.prepare_cached("INSERT OR REPLACE INTO blob (shard, key, chunk, bytes) VALUES (?1, ?2, ?3, ?4)")?;
+    transaction.prepare_cached("INSERT INTO segment (number, epoch, digest, events) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        number(next.segments),
+        number(append.epoch.get()),
+        next.digest.as_bytes(),
+        append.events
+    ])?;
     for part in &append.blobs {
-        blob.execute(params![SHARD, part.key, part.chunk, part.bytes])?;
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO blob (key, chunk, bytes) VALUES (?1, ?2, ?3)")?
+            .execute(params![part.key, part.chunk, part.bytes])?;
     }
     Ok(())
 }
@@ -180,19 +159,15 @@ fn write(transaction: &Transaction<'_>, append: &Append, next: Head) -> rusqlite
 fn read(connection: &Connection, after: u64, limit: u32) -> Result<Vec<Vec<u8>>, JournalError> {
     let unusable = |error: rusqlite::Error| JournalError::Unusable(error.to_string());
     let before = connection
-        .query_row("SELECT digest FROM segment WHERE shard = ?1 AND number = ?2", params![SHARD, number(after)], |row| {
-            row.get::<_, Vec<u8>>(0)
-        })
+        .query_row("SELECT digest FROM segment WHERE number = ?1", params![number(after)], |row| row.get::<_, Vec<u8>>(0))
         .optional()
         .map_err(unusable)?;
     let mut digest = before.and_then(|bytes| SegmentDigest::from_slice(&bytes)).unwrap_or(GENESIS);
     let mut statement = connection
-        .prepare_cached("SELECT number, events, digest FROM segment WHERE shard = ?1 AND number > ?2 ORDER BY number LIMIT ?3")
+        .prepare_cached("SELECT number, events, digest FROM segment WHERE number > ?1 ORDER BY number LIMIT ?2")
         .map_err(unusable)?;
     let rows = statement
-        .query_map(params![SHARD, number(after), limit], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
+        .query_map(params![number(after), limit], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Vec<u8>>(2)?)))
         .map_err(unusable)?;
     let mut segments = Vec::new();
     for (expected, row) in (after + 1..).zip(rows) {
@@ -207,13 +182,13 @@ fn read(connection: &Connection, after: u64, limit: u32) -> Result<Vec<Vec<u8>>,
 }
 
 fn read_blobs(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Vec<u8>>> {
-    let mut statement = connection.prepare_cached("SELECT bytes FROM blob WHERE shard = ?1 AND key = ?2 ORDER BY chunk")?;
-    statement.query_map(params![SHARD, key], |row| row.get(0))?.collect()
+    let mut statement = connection.prepare_cached("SELECT bytes FROM blob WHERE key = ?1 ORDER BY chunk")?;
+    statement.query_map(params![key], |row| row.get(0))?.collect()
 }
 
 fn blob_keys(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare_cached("SELECT DISTINCT key FROM blob WHERE shard = ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
-    statement.query_map(params![SHARD, after, limit], |row| row.get(0))?.collect()
+    let mut statement = connection.prepare_cached("SELECT DISTINCT key FROM blob WHERE key > ?1 ORDER BY key LIMIT ?2")?;
+    statement.query_map(params![after, limit], |row| row.get(0))?.collect()
 }
 
 impl Journal for SqliteJournal {
@@ -242,7 +217,7 @@ impl Journal for SqliteJournal {
     fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
         let key = key.to_owned();
         self.run(move |connection| {
-            let dropped = connection.execute("DELETE FROM blob WHERE shard = ?1 AND key = ?2", params![SHARD, key]);
+            let dropped = connection.execute("DELETE FROM blob WHERE key = ?1", params![key]);
             dropped.map(|_| ()).map_err(|error| JournalError::Unusable(error.to_string()))
         })
     }

@@ -1,5 +1,6 @@
 //! The ledger as the sidecar sees it: who we are, what policy says, and one call for each step of an effect.
 
+mod asking;
 mod policy;
 mod token;
 
@@ -11,6 +12,8 @@ use kybernis_core::ids::{AgentId, BootId, EffectId, RunId, TenantId};
 use kybernis_core::key::TenantSecret;
 use kybernis_core::machine::{Fence, Refuse};
 use kybernis_core::policy::Labels;
+use kybernis_proto::v1::effect_answer::Answer;
+use kybernis_proto::v1::effect_ask::Ask;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::{DecideAnswer, MESSAGE_MAX, decide_answer, v1};
 use tokio::sync::watch;
@@ -19,6 +22,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
+use self::asking::Asking;
 pub use self::policy::{SNAPSHOT_TTL, Snapshot};
 use self::token::Token;
 
@@ -120,6 +124,7 @@ type Client = LedgerClient<InterceptedService<Channel, Token>>;
 #[derive(Clone, Debug)]
 pub struct Control {
     client: Client,
+    asking: Asking,
     boot: BootId,
     capture: Arc<str>,
     token: Token,
@@ -151,8 +156,8 @@ impl Control {
             .max_encoding_message_size(MESSAGE_MAX);
         let (tell_identity, identity) = watch::channel(None);
         let (tell_policy, policy) = watch::channel(None);
-        let control =
-            Self { client, boot, capture: settings.capture.as_str().into(), token, identity, policy, in_touch: CancellationToken::new() };
+        let (asking, in_touch) = (Asking::default(), CancellationToken::new());
+        let control = Self { client, asking, boot, capture: settings.capture.as_str().into(), token, identity, policy, in_touch };
         let this = control.clone();
         let in_touch = control.in_touch.clone();
         tokio::spawn(in_touch.run_until_cancelled_owned(async move {
@@ -197,14 +202,21 @@ impl Control {
         let _ = self.policy.clone().wait_for(|now| now.as_ref().is_some_and(|now| now.digest() != digest)).await;
     }
 
-    /// What the ledger said. Tokens rotate: one that it no longer takes is read again, and the call may be made once more.
     fn heard<T>(&self, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
-        reply.map(tonic::Response::into_inner).map_err(|status| {
-            if status.code() == Code::Unauthenticated {
-                self.token.read_again();
-            }
-            status.into()
-        })
+        Self::heard_by(&self.token, reply)
+    }
+
+    /// What the ledger said to the bearer of a token.
+    fn heard_by<T>(token: &Token, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
+        reply.map(tonic::Response::into_inner).map_err(|status| Self::failed(token, status))
+    }
+
+    /// Tokens rotate: one that the ledger no longer takes is read again, and the call may be made once more.
+    fn failed(token: &Token, status: Status) -> CallError {
+        if status.code() == Code::Unauthenticated {
+            token.read_again();
+        }
+        status.into()
     }
 
     async fn register(&self) -> Arc<Identity> {
@@ -227,8 +239,10 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: a repeat with the same ids gets the same answer.
     pub async fn decide(&self, request: v1::DecideRequest) -> Result<DecideAnswer, CallError> {
-        let reply = self.heard(self.client.clone().decide(request).await)?;
-        Ok(decide_answer(reply)?)
+        match self.asking.ask(&self.client, &self.token, Ask::Decide(request)).await? {
+            Answer::Decide(reply) => Ok(decide_answer(reply)?),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     /// What became of an effect.
@@ -236,7 +250,10 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn settle(&self, request: v1::SettleRequest) -> Result<v1::SettleReply, CallError> {
-        self.heard(self.client.clone().settle(request).await)
+        match self.asking.ask(&self.client, &self.token, Ask::Settle(request)).await? {
+            Answer::Settle(reply) => Ok(reply),
+            other => Err(out_of_place(&other)),
+        }
     }
 
     /// Keeps leases; returns the lost ones.
@@ -303,6 +320,10 @@ impl Control {
         self.heard(self.client.clone().report_probe(report).await)?;
         Ok(())
     }
+}
+
+fn out_of_place(answer: &Answer) -> CallError {
+    CallError::Refused(format!("the ledger answers another question: {answer:?}"))
 }
 
 fn identity(reply: v1::RegisterReply) -> Result<Identity, CallError> {

@@ -33,6 +33,8 @@ const READS_WORTH: usize = 64;
 const BATCH: usize = 256;
 /// Bytes in one batch, of which one span takes at most a fraction: well below what a message may have.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// What a span usually takes.
+const USUAL_BYTES: usize = 384;
 /// Batches on their way without an acknowledgement.
 const WINDOW: usize = 1;
 /// How long a span may wait for others, to be written to the log and sent along with them: what each of these costs alone is
@@ -139,8 +141,7 @@ impl Spans {
     /// Takes spans in, in order. What is no read is in the log when this returns; a span that cannot be written there is still
     /// sent, unless the process dies first.
     pub fn record(&self, kind: Kind, events: &[KspEvent]) {
-        // KSP events are strings, integers and maps with text keys: this cannot fail.
-        let encoded: Vec<Bytes> = events.iter().map(|event| serde_json::to_vec(event).unwrap_or_default().into()).collect();
+        let encoded: Vec<Bytes> = events.iter().map(encode).collect();
         {
             let mut state = self.state();
             state.unlogged += encoded.len();
@@ -284,6 +285,13 @@ impl Spans {
     }
 }
 
+fn encode(event: &KspEvent) -> Bytes {
+    let mut json = Vec::with_capacity(USUAL_BYTES);
+    // KSP events are strings, integers and maps with text keys: this cannot fail.
+    let _ = serde_json::to_writer(&mut json, event);
+    json.into()
+}
+
 impl State {
     /// Writes what is not in the log yet, at one go.
     fn write_log(&mut self) {
@@ -303,13 +311,14 @@ impl State {
 
 /// `NUMBER r|k JSON`, one span a line.
 fn lines<'s>(numbered: impl Iterator<Item = (u64, &'s Span)>) -> Vec<u8> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(numbered.size_hint().0 * (USUAL_BYTES + 16));
     for (number, span) in numbered {
         let mark = match span.kind {
             Kind::Read => 'r',
             Kind::Kept => 'k',
         };
-        lines.extend_from_slice(format!("{number} {mark} ").as_bytes());
+        // Writing to memory does not fail.
+        let _ = write!(lines, "{number} {mark} ");
         lines.extend_from_slice(&span.json);
         lines.push(b'\n');
     }

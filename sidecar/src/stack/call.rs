@@ -1,5 +1,7 @@
 //! One call of the agent's, parsed once: where it goes, what it does, in which run, and what its caller asked for.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use http::header::{CONTENT_TYPE, UPGRADE};
@@ -58,14 +60,15 @@ impl Call {
         crate::upstream::strip_agents_hop(&mut parts.headers);
         let bad = |problem: String| Refusal::new(Code::BadRequest, problem);
         let host = match &route.authority.host {
-            Host::Name(name) => name.to_string(),
-            Host::Ip(ip) => ip.to_string(),
+            Host::Name(name) => Cow::Borrowed(&**name),
+            Host::Ip(ip) => Cow::Owned(ip.to_string()),
         };
+        let in_brackets = matches!(route.authority.host, Host::Ip(IpAddr::V6(_))).then(|| format!("[{host}]"));
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let overridden = method_override(&parts.headers).map_err(bad)?.filter(|_| !broken("an_override_is_the_method"));
         let head = CallHead::new(parts.method.as_str(), overridden, &host, route.authority.port, parts.uri.path())
             .map_err(|error| bad(format!("The destination's host: {error}.")))?;
-        let url = key::Target::new(route.scheme.as_str(), &route.authority.host.to_string(), route.authority.port, path)
+        let url = key::Target::new(route.scheme.as_str(), in_brackets.as_deref().unwrap_or(&host), route.authority.port, path)
             .map_err(|error| bad(format!("The destination: {error}.")))?;
         let grpc = speaks_grpc(&parts.headers);
         let (run, explicit_run) = match &controls.run {
@@ -141,7 +144,9 @@ fn method_override(headers: &HeaderMap) -> Result<Option<&str>, String> {
 
 /// A fresh span's name.
 pub(super) fn new_span() -> Result<SpanId, Refusal> {
-    SpanId::new(&uuid::Uuid::new_v4().to_string()).map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
+    let mut text = uuid::Uuid::encode_buffer();
+    SpanId::new(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text))
+        .map_err(|error| Refusal::new(Code::BadRequest, error.to_string()))
 }
 
 /// Header fields with readable values, names in lower case.

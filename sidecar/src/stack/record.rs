@@ -17,6 +17,17 @@ use super::call::Call;
 use super::judge::Judged;
 use crate::body::remove_where;
 
+const VERDICT: HeaderName = HeaderName::from_static("x-kyb-verdict");
+const REASON: HeaderName = HeaderName::from_static("x-kyb-reason");
+const POLICY_ID: HeaderName = HeaderName::from_static("x-kyb-policy-id");
+const RUN_ID: HeaderName = HeaderName::from_static("x-kyb-run-id");
+const SPAN_ID: HeaderName = HeaderName::from_static("x-kyb-span-id");
+const DEDUPE_OF: HeaderName = HeaderName::from_static("x-kyb-dedupe-of");
+const GATE_ID: HeaderName = HeaderName::from_static("x-kyb-gate-id");
+const ATTEMPT: HeaderName = HeaderName::from_static("x-kyb-attempt");
+/// All of them.
+const STAMP_FIELDS: usize = 8;
+
 /// What every answer says about its decision.
 #[derive(Debug)]
 pub(super) struct Stamp<'a> {
@@ -39,25 +50,26 @@ impl<'a> Stamp<'a> {
     /// Puts the stamp on an answer, in place of whatever the far side sent under these names.
     pub(super) fn put_on(&self, call: &Call, headers: &mut HeaderMap) {
         strip(headers);
-        let mut add = |name: &'static str, value: &str| {
+        headers.reserve(STAMP_FIELDS);
+        headers.insert(VERDICT, HeaderValue::from_static(self.verdict));
+        let mut add = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(&kybernis_core::reason::header_text(value)) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.insert(name, value);
             }
         };
-        add("x-kyb-verdict", self.verdict);
-        add("x-kyb-reason", self.reason);
+        add(REASON, self.reason);
         if !self.policy_id.is_empty() {
-            add("x-kyb-policy-id", self.policy_id);
+            add(POLICY_ID, self.policy_id);
         }
-        add("x-kyb-run-id", call.run.as_str());
-        add("x-kyb-span-id", self.span.as_str());
+        add(RUN_ID, call.run.as_str());
+        add(SPAN_ID, self.span.as_str());
         if let Some(span) = self.dedupe_of {
-            add("x-kyb-dedupe-of", span.as_str());
+            add(DEDUPE_OF, span.as_str());
         }
         if let Some(gate) = self.gate {
-            add("x-kyb-gate-id", gate.as_str());
+            add(GATE_ID, gate.as_str());
         }
-        headers.insert(HeaderName::from_static("x-kyb-attempt"), HeaderValue::from(self.attempt));
+        headers.insert(ATTEMPT, HeaderValue::from(self.attempt));
     }
 }
 
@@ -91,7 +103,7 @@ pub(super) struct Span {
 impl Span {
     /// Begins with the call.
     pub(super) fn of(call: &Call, id: &SpanId, kind: SpanType, judged: Option<&Judged>) -> Self {
-        let mut start = SpanStart::new(call.began.0, call.run.clone(), id.clone(), kind, &call.action());
+        let mut start = SpanStart::new(call.began.0, call.run.clone(), id.clone(), kind, call.action());
         start.parent_span_id = call.controls.parent.clone();
         start.idempotency_key = call.controls.key.as_ref().map(kybernis_core::key::IdempotencyKey::hint);
         start.attempt = Some(1);

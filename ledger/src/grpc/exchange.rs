@@ -1,0 +1,133 @@
+//! One sidecar's decisions and outcomes: questions come in on a stream, are put to the engine as they come, and are answered
+//! as they are known.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use kybernis_core::ids::AgentId;
+use kybernis_core::machine::Settle;
+use kybernis_core::reason::Code;
+use kybernis_proto::v1::effect_answer::Answer;
+use kybernis_proto::v1::effect_ask::Ask;
+use kybernis_proto::{decide_request, v1};
+use tonic::Status;
+
+use super::boot::NamesBoot as _;
+use crate::auth::{self, AuthError};
+use crate::engine::Engine;
+
+/// Questions of one sidecar without an answer. Beyond it a decision is refused for now rather than left in the way of the outcomes
+/// behind it, on which it may itself be waiting.
+pub(super) const UNANSWERED_MAX: usize = 4096;
+
+/// The stream's two ends.
+pub(super) struct Exchange {
+    engine: Engine,
+    agent: AgentId,
+    /// When the token by which it was opened runs out, in Unix seconds.
+    expires: u64,
+    /// `None` once there are no more.
+    asks: Option<BoxStream<'static, Result<v1::EffectAsk, Status>>>,
+    under_way: FuturesUnordered<BoxFuture<'static, (u64, Option<Answer>)>>,
+    unanswered: HashMap<u64, AbortHandle>,
+}
+
+impl Exchange {
+    pub(super) fn new(engine: Engine, agent: AgentId, expires: u64, asks: BoxStream<'static, Result<v1::EffectAsk, Status>>) -> Self {
+        Self { engine, agent, expires, asks: Some(asks), under_way: FuturesUnordered::new(), unanswered: HashMap::new() }
+    }
+
+    /// Puts a question to the engine, unless it answers itself.
+    fn take(&mut self, number: u64, ask: Ask) -> Option<Answer> {
+        if self.unanswered.contains_key(&number) && !matches!(ask, Ask::GiveUp(_)) {
+            return Some(failure(Status::invalid_argument("number: that question has no answer yet; give each one a number of its own")));
+        }
+        let (engine, agent) = (self.engine.clone(), self.agent.clone());
+        let answering = match ask {
+            Ask::GiveUp(_) => {
+                if let Some(given_up) = self.unanswered.remove(&number) {
+                    given_up.abort();
+                }
+                return None;
+            }
+            Ask::Decide(_) if self.unanswered.len() >= UNANSWERED_MAX => {
+                let detail = format!("{UNANSWERED_MAX} questions of this sidecar have no answer yet");
+                return Some(failure(Status::unavailable(detail)));
+            }
+            Ask::Decide(decide) => self::decide(engine, agent, decide).map(|reply| reply.map_or_else(failure, Answer::Decide)).boxed(),
+            Ask::Settle(settle) => self::settle(engine, agent, settle).map(|reply| reply.map_or_else(failure, Answer::Settle)).boxed(),
+        };
+        let (given_up, registration) = AbortHandle::new_pair();
+        self.unanswered.insert(number, given_up);
+        self.under_way.push(Abortable::new(answering, registration).map(move |answer| (number, answer.ok())).boxed());
+        None
+    }
+}
+
+impl Stream for Exchange {
+    type Item = Result<v1::EffectAnswer, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            match this.under_way.poll_next_unpin(cx) {
+                // Given up: its number may be in use again.
+                Poll::Ready(Some((_, None))) => continue,
+                Poll::Ready(Some((number, Some(answer)))) => {
+                    this.unanswered.remove(&number);
+                    return Poll::Ready(Some(Ok(v1::EffectAnswer { number, answer: Some(answer) })));
+                }
+                Poll::Ready(None) if this.asks.is_none() => return Poll::Ready(None),
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+            let Some(asks) = &mut this.asks else { return Poll::Pending };
+            match asks.poll_next_unpin(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => this.asks = None,
+                Poll::Ready(Some(Err(status))) => {
+                    this.asks = None;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(Some(Ok(_))) if auth::now() >= this.expires => {
+                    this.asks = None;
+                    return Poll::Ready(Some(Err(AuthError::Expired.into())));
+                }
+                Poll::Ready(Some(Ok(v1::EffectAsk { number, ask }))) => {
+                    let answer = match ask {
+                        Some(ask) => this.take(number, ask),
+                        None => Some(failure(Status::invalid_argument("ask: is missing"))),
+                    };
+                    if let Some(answer) = answer {
+                        return Poll::Ready(Some(Ok(v1::EffectAnswer { number, answer: Some(answer) })));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn decide(engine: Engine, agent: AgentId, request: v1::DecideRequest) -> Result<v1::DecideReply, Status> {
+    let request = request.of(&agent)?;
+    let answer = engine.decide(decide_request(request, agent)?).await?;
+    Ok((&answer).into())
+}
+
+async fn settle(engine: Engine, agent: AgentId, request: v1::SettleRequest) -> Result<v1::SettleReply, Status> {
+    let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request.of(&agent)?)?;
+    match engine.settle(agent, settle, body).await? {
+        Ok(standing) => {
+            let gate = standing.gate.map(|gate| gate.to_string()).unwrap_or_default();
+            Ok(v1::SettleReply { stands: standing.stands, gate })
+        }
+        Err(refuse) if refuse.code == Code::NotFound => Err(Status::not_found(refuse.detail)),
+        Err(refuse) => Err(Status::unavailable(refuse.detail)),
+    }
+}
+
+fn failure(status: Status) -> Answer {
+    Answer::Failure(v1::Failure { code: status.code().into(), message: status.message().to_owned() })
+}
