@@ -66,7 +66,13 @@ struct FolderArgs {
 }
 
 fn main() -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Into::into).and_then(|rt| rt.block_on(run())) {
+    let cli = Cli::parse();
+    // What is not measured stays out of the way: one thread, woken where it last ran. The baselines are what anybody would write.
+    let mut runtime = match cli.role {
+        Role::Run(_) | Role::Upstream(_) => tokio::runtime::Builder::new_current_thread(),
+        Role::Forward | Role::Intercept(_) => tokio::runtime::Builder::new_multi_thread(),
+    };
+    match runtime.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(cli.role))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -75,8 +81,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<ExitCode> {
-    match Cli::parse().role {
+async fn run(role: Role) -> anyhow::Result<ExitCode> {
+    match role {
         Role::Upstream(args) => upstream::serve(&args.dir).await?,
         Role::Forward => baseline::forward().await?,
         Role::Intercept(args) => baseline::intercept(&args.dir).await?,
