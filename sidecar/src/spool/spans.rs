@@ -29,8 +29,8 @@ const EARLIER_MAX: u64 = 16 * 1024 * 1024;
 const DROP_SHARE: usize = 4;
 /// Dropping reads is worth while until they are this much fewer than the rest.
 const READS_WORTH: usize = 64;
-/// Spans in one batch.
-const BATCH: usize = 256;
+/// Spans in one batch; the ledger takes no more.
+const BATCH: usize = 1024;
 /// Bytes in one batch, of which one span takes at most a fraction: well below what a message may have.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// What a span usually takes.
@@ -174,7 +174,7 @@ impl Spans {
     /// Drops the oldest reads or, where too few are left to make room, the oldest of all. What was never sent has no number that
     /// anybody knows, so the rest closes up; a batch on its way keeps its place.
     fn make_room(&self, state: &mut State) -> io::Result<()> {
-        let on_its_way = BATCH.min(state.queue.len());
+        let on_its_way = state.batch_len();
         let reads = state.queue.iter().skip(on_its_way).filter(|span| span.kind == Kind::Read).count();
         let rest = state.queue.len() - on_its_way - reads;
         // One read more or less makes no room: then the rest has its turn.
@@ -207,12 +207,7 @@ impl Spans {
 
     fn batch(&self) -> Option<v1::SpanBatch> {
         let state = self.state();
-        let mut bytes = 0;
-        let fits = |span: &&Span| {
-            bytes += span.json.len();
-            bytes <= BATCH_BYTES || bytes == span.json.len()
-        };
-        let spans: Vec<Vec<u8>> = state.queue.iter().take(BATCH).take_while(fits).map(|span| span.json.to_vec()).collect();
+        let spans: Vec<Vec<u8>> = state.queue.iter().take(state.batch_len()).map(|span| span.json.to_vec()).collect();
         (!spans.is_empty()).then(|| v1::SpanBatch { boot: self.boot.to_string(), first_seq: state.first, spans })
     }
 
@@ -262,11 +257,14 @@ impl Spans {
         let mut acks = None;
         let mut queue = Some(queue);
         loop {
-            let Some(batch) = self.batch() else {
+            let waiting = self.state().queue.len();
+            if waiting == 0 {
                 self.news.notified().await;
+            }
+            if waiting < BATCH {
                 tokio::time::sleep(GATHER).await;
-                continue;
-            };
+            }
+            let Some(batch) = self.batch() else { continue };
             if batches.send(batch).await.is_err() {
                 return Ok(());
             }
@@ -293,6 +291,16 @@ fn encode(event: &KspEvent) -> Bytes {
 }
 
 impl State {
+    /// How many of the queue's first make up a batch.
+    fn batch_len(&self) -> usize {
+        let mut bytes = 0;
+        let fits = |span: &&Span| {
+            bytes += span.json.len();
+            bytes <= BATCH_BYTES || bytes == span.json.len()
+        };
+        self.queue.iter().take(BATCH).take_while(fits).count()
+    }
+
     /// Writes what is not in the log yet, at one go.
     fn write_log(&mut self) {
         let skipped = self.queue.len().saturating_sub(self.unlogged);

@@ -2,8 +2,9 @@
 //! is on record.
 
 use std::sync::Arc;
+use std::task::Poll;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use kybernis_core::ids::BodyDigest;
@@ -19,6 +20,7 @@ use super::attempt::{cause_of_cut, is_empty};
 use super::caller::Caller;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Word, at_end, cut_of};
+use super::pass::STEPS_BACK;
 use super::record::{Stamp, strip, stripped};
 use super::reply::{self, Room, Teller};
 use super::settle::Recorded;
@@ -28,6 +30,8 @@ use crate::upstream::{AnswerBody, Cut};
 
 /// Longest body that is kept for replay.
 const KEPT_MAX: u64 = 8 * 1024 * 1024;
+/// Longest body that is taken in before its head is handed over.
+const AT_HAND_MAX: u64 = 64 * 1024;
 /// Bytes on their way to a slow caller once the answer is no longer kept.
 const UNREAD_MAX: usize = 256 * 1024;
 
@@ -89,6 +93,13 @@ impl Passing {
     }
 }
 
+/// What there is of a body without waiting for the far side.
+enum AtHand {
+    Whole { bytes: Bytes, trailers: Option<HeaderMap> },
+    Part(Option<Bytes>),
+    Cut(Cut),
+}
+
 /// How a streamed body ended.
 pub(super) enum Streamed {
     Whole(Option<HeaderMap>),
@@ -146,7 +157,14 @@ impl Effect {
                     }
                 }
             }
-            HeardBody::Streaming { first, rest } => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
+            HeardBody::Streaming { first, mut rest } => match at_hand(first, &heard.head, told, &mut rest).await {
+                AtHand::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
+                AtHand::Part(first) => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
+                AtHand::Cut(cut) => {
+                    let status = Some(heard.head.status.as_u16());
+                    self.in_doubt(granted, SettleOutcome::InDoubt { cause: cause_of_cut(cut), status }, caller).await;
+                }
+            },
         }
     }
 
@@ -252,6 +270,38 @@ impl Effect {
         if !caller.answer(Response::from_parts(head, body)) {
             self.stack.callers.gone(&granted.grant.effect, granted.grant.fence);
         }
+    }
+}
+
+/// Takes what came along with the head. Where that is all, the outcome goes on record first and the answer to the caller in one
+/// piece: a head alone would only make it wait for the rest. Where the end has the last word, all is streamed.
+async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool, rest: &mut AnswerBody) -> AtHand {
+    if !told || announced(head).is_some_and(|length| length > AT_HAND_MAX) {
+        return AtHand::Part(first);
+    }
+    let mut bytes = BytesMut::from(first.unwrap_or_default());
+    let mut trailers = None;
+    for step in 0..=STEPS_BACK {
+        if step > 0 {
+            tokio::task::yield_now().await;
+        }
+        while let Poll::Ready(frame) = futures::poll!(std::pin::pin!(rest.frame())) {
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                None => return AtHand::Whole { bytes: bytes.freeze(), trailers },
+                Some(Err(_)) if broken("a_body_cut_short_is_doubt") => return AtHand::Whole { bytes: bytes.freeze(), trailers },
+                Some(Err(error)) => return AtHand::Cut(cut_of(&error)),
+                Some(Ok(Ok(data))) => bytes.extend_from_slice(&data),
+                Some(Ok(Err(frame))) => trailers = stripped(frame).into_trailers().ok(),
+            }
+            if trailers.is_none() && bytes.len() as u64 > AT_HAND_MAX {
+                return AtHand::Part(Some(bytes.freeze()));
+            }
+        }
+    }
+    match trailers {
+        // They end the message, whatever the stream has still to say.
+        Some(trailers) => AtHand::Whole { bytes: bytes.freeze(), trailers: Some(trailers) },
+        None => AtHand::Part(Some(bytes.freeze()).filter(|bytes| !bytes.is_empty())),
     }
 }
 

@@ -151,7 +151,7 @@ impl Pass {
 
 /// How often the exchange steps back for the task that reads the far side's connection, which then has bytes that came along
 /// with the head: once to be asked for them, once more where it was not at hand.
-const STEPS_BACK: usize = 2;
+pub(super) const STEPS_BACK: usize = 2;
 
 /// The body's first piece, if it came along with the head: both then go to the agent in one write, which costs less than two.
 /// A head whose body is still to come goes out alone.

@@ -6,7 +6,7 @@ use super::*;
 
 fn span(name: &str, filler: usize) -> KspEvent {
     let (run, id) = (RunId::new("run").unwrap(), SpanId::new(name).unwrap());
-    KspEvent::SpanStart(SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, &"x".repeat(filler)))
+    KspEvent::SpanStart(SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, "x".repeat(filler)))
 }
 
 #[test]
