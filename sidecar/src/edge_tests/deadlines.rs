@@ -61,9 +61,16 @@ async fn keeping(until: &'static str) -> (std::net::SocketAddr, Arc<Mutex<String
 }
 
 async fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
-    }
+    let holds = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within_patience(holds).await;
+}
+
+async fn within_patience<T>(outcome: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, outcome).await.unwrap()
 }
 
 #[tokio::test]
@@ -112,7 +119,7 @@ async fn a_lease_that_is_lost_stops_the_upload_two_seconds_before_its_end() {
 
     clock.advance(Duration::from_secs(18) + Duration::from_millis(1));
     dictate(&sender, "fourth");
-    let failed = sent.await.unwrap().unwrap_err();
+    let failed = within_patience(sent).await.unwrap().unwrap_err();
     assert!(matches!(failed, SendFailure::Doubt(Doubt::LeaseLost)), "{failed}");
     assert!(!kept.lock().unwrap().contains("fourth"));
 }
@@ -166,9 +173,9 @@ async fn on_http2_the_earliest_deadline_of_an_unwritten_effect_governs_the_conne
     // read, which was sent on it, moves to another.
     clock.advance(Duration::from_secs(28) + Duration::from_millis(1));
     let read = http::Request::get("/").body(SendBody::empty()).unwrap();
-    let answer = client.send(Permit::read(Allowed::by_policy()), read, &to).await.unwrap();
+    let answer = within_patience(client.send(Permit::read(Allowed::by_policy()), read, &to)).await.unwrap();
     assert!(!answer.reused);
-    let failed = upload.await.unwrap().unwrap_err();
+    let failed = within_patience(upload).await.unwrap().unwrap_err();
     assert!(matches!(failed, SendFailure::Doubt(Doubt::LeaseLost)), "{failed}");
     drop(sender);
 }

@@ -97,7 +97,7 @@ impl Passing {
 enum AtHand {
     Whole { bytes: Bytes, trailers: Option<HeaderMap> },
     Part(Option<Bytes>),
-    Cut(Cut),
+    Cut(Option<Bytes>, Cut),
 }
 
 /// How a streamed body ended.
@@ -159,11 +159,8 @@ impl Effect {
             }
             HeardBody::Streaming { first, mut rest } => match at_hand(first, &heard.head, told, &mut rest).await {
                 AtHand::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
-                AtHand::Part(first) => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
-                AtHand::Cut(cut) => {
-                    let status = Some(heard.head.status.as_u16());
-                    self.in_doubt(granted, SettleOutcome::InDoubt { cause: cause_of_cut(cut), status }, caller).await;
-                }
+                AtHand::Part(first) => self.deliver_stream(heard.head, first, Ok(rest), told, granted, caller).await,
+                AtHand::Cut(first, cut) => self.deliver_stream(heard.head, first, Err(cut), told, granted, caller).await,
             },
         }
     }
@@ -185,7 +182,9 @@ impl Effect {
         if recorded == Recorded::Unknown {
             return self.not_on_record(status, granted, caller);
         }
-        let (mut teller, withheld) = reply::channel((!bytes.is_empty()).then_some(bytes.len() as u64));
+        // A length of our own would leave trailers no place on HTTP/1.1.
+        let length = if trailers.is_some() { announced(&head) } else { Some(bytes.len() as u64) };
+        let (mut teller, withheld) = reply::channel(length.filter(|length| *length > 0));
         teller.data(bytes.clone(), on_its_way);
         let body = if bytes.is_empty() && trailers.is_none() { body::empty() } else { withheld.boxed_unsync() };
         teller.end(trailers);
@@ -196,7 +195,7 @@ impl Effect {
         &self,
         head: http::response::Parts,
         first: Option<Bytes>,
-        rest: AnswerBody,
+        rest: Result<AnswerBody, Cut>,
         told: bool,
         granted: &Granted,
         caller: &mut Caller,
@@ -205,7 +204,16 @@ impl Effect {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         let (status, kept_head) = (head.status.as_u16(), clone_of(&head));
         self.hand_over(head, withheld.boxed_unsync(), granted, caller);
-        let streamed = stream(first, rest, &mut passing, &mut teller, granted.at + EFFECT_MAX).await;
+        let streamed = match rest {
+            Ok(rest) => stream(first, rest, &mut passing, &mut teller, granted.at + EFFECT_MAX).await,
+            Err(cut) => {
+                if let Some(first) = first {
+                    let room = passing.take(&first);
+                    teller.data(first, room);
+                }
+                Streamed::Cut(cut)
+            }
+        };
         let outcome = match streamed {
             Streamed::Cut(cut) => Err(SettleOutcome::InDoubt { cause: cause_of_cut(cut), status: Some(status) }),
             Streamed::Whole(trailers) => match at_end(told, trailers.as_ref()) {
@@ -281,6 +289,7 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
     }
     let mut bytes = BytesMut::from(first.unwrap_or_default());
     let mut trailers = None;
+    let part = |bytes: BytesMut| Some(bytes.freeze()).filter(|bytes| !bytes.is_empty());
     for step in 0..=STEPS_BACK {
         if step > 0 {
             tokio::task::yield_now().await;
@@ -289,19 +298,19 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
             match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
                 None => return AtHand::Whole { bytes: bytes.freeze(), trailers },
                 Some(Err(_)) if broken("a_body_cut_short_is_doubt") => return AtHand::Whole { bytes: bytes.freeze(), trailers },
-                Some(Err(error)) => return AtHand::Cut(cut_of(&error)),
+                Some(Err(error)) => return AtHand::Cut(part(bytes), cut_of(&error)),
                 Some(Ok(Ok(data))) => bytes.extend_from_slice(&data),
                 Some(Ok(Err(frame))) => trailers = stripped(frame).into_trailers().ok(),
             }
             if trailers.is_none() && bytes.len() as u64 > AT_HAND_MAX {
-                return AtHand::Part(Some(bytes.freeze()));
+                return AtHand::Part(part(bytes));
             }
         }
     }
     match trailers {
         // They end the message, whatever the stream has still to say.
         Some(trailers) => AtHand::Whole { bytes: bytes.freeze(), trailers: Some(trailers) },
-        None => AtHand::Part(Some(bytes.freeze()).filter(|bytes| !bytes.is_empty())),
+        None => AtHand::Part(part(bytes)),
     }
 }
 
