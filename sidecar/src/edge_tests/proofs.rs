@@ -31,8 +31,10 @@ fn doubt(failed: Result<Answer, SendFailure>) -> Doubt {
 async fn what_fails_before_a_connection_is_proof() {
     let clock = BootClock::kernel();
     let client = client(&clock);
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let failed = client.send(effect(&clock), order(), &target(unused, Scheme::Http)).await;
+    // Bound, so that no other test listens there; and not listening itself.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let failed = client.send(effect(&clock), order(), &target(deaf.local_addr().unwrap(), Scheme::Http)).await;
     assert!(matches!(proof(&failed.unwrap_err()), NotSent::ConnectFailed(_)));
 
     let unknown = Target::new(Scheme::Http, Authority::parse("nowhere.test:80", None).unwrap());

@@ -104,11 +104,18 @@ async fn a_body_delimited_by_close_in_the_clear_is_not_whole() {
     rig.until(|state| matches!(state, EffectState::InDoubt { .. })).await;
 }
 
+/// Refuses connections for as long as it lives: bound, so that nothing else listens there, and not listening itself.
+fn deaf() -> tokio::net::TcpSocket {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
 #[tokio::test]
 async fn proof_that_nothing_was_sent_frees_the_key() {
     let rig = Rig::start("").await;
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut connection = kybernis_rules::caller::Connection::open(rig.proxy, nobody).await;
+    let nobody = deaf();
+    let mut connection = kybernis_rules::caller::Connection::open(rig.proxy, nobody.local_addr().unwrap()).await;
     let answer = connection.call(&order()).await;
     assert_eq!((answer.status, answer.code().as_str()), (502, "upstream_unreachable"), "{}", answer.body);
     assert!(matches!(rig.effect().await.state, EffectState::NotSent { by: SettledBy::Proof }));
@@ -227,8 +234,9 @@ async fn a_long_body_is_replayed_byte_for_byte_and_beyond_the_bound_known_by_dig
 #[tokio::test]
 async fn what_was_sent_on_is_no_proof_that_nothing_was_sent() {
     let rig = Rig::start("").await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    rig.far.script([Then::AnswerWith(307, format!("location: http://{closed}/elsewhere\r\n"), text("{}"))]);
+    let closed = deaf();
+    let location = format!("location: http://{}/elsewhere\r\n", closed.local_addr().unwrap());
+    rig.far.script([Then::AnswerWith(307, location, text("{}"))]);
     let answer = rig.call(&order()).await;
     assert_eq!(answer.status, 307, "the far side's word stands where it leads nowhere: {}", answer.body);
     rig.until(|state| matches!(state, EffectState::Rejected { status: 307 })).await;
