@@ -191,20 +191,7 @@ mod tests {
     async fn start(data: &Path) -> Result<Ledger, StartError> {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (_, policy) = watch::channel(InForce::new(&PolicySet::default(), std::collections::BTreeMap::new()).unwrap());
-        let started =
-            Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), policy, engine: engine::Settings::default() })
-                .await;
-        if started.is_err() {
-            closed(data).await;
-        }
-        started
-    }
-
-    /// The journal's thread lets go of the folder a moment after its last handle.
-    async fn closed(data: &Path) {
-        while SqliteJournal::in_use(data) {
-            tokio::task::yield_now().await;
-        }
+        Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), policy, engine: engine::Settings::default() }).await
     }
 
     #[tokio::test]
@@ -215,7 +202,6 @@ mod tests {
         let entered = EnterRun { run: RunId::new("run-1").unwrap(), agent: AgentId::new("trader").unwrap() };
         ledger.engine().enter_run(entered).await.unwrap().unwrap();
         ledger.stop().await.unwrap();
-        closed(data).await;
         for name in ["vault.key", "tenant.key"] {
             std::fs::rename(data.join(name), data.join("backup")).unwrap();
             let error = start(data).await.unwrap_err().to_string();

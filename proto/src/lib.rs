@@ -21,3 +21,6 @@ pub mod v1 {
 
 /// Largest message on this service: a Settle with 8 MiB of body and its answer's head.
 pub const MESSAGE_MAX: usize = 9 * 1024 * 1024;
+
+/// Spans in one batch.
+pub const SPANS_MAX: usize = 1024;

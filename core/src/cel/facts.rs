@@ -14,7 +14,7 @@ type Value = Box<dyn Val>;
 /// The facts of one call. Parts that are not set are not there: reading them is an error that names them.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    variables: Vec<(&'static str, Arc<Value>)>,
+    variables: Vec<(&'static str, Arc<dyn Val>)>,
 }
 
 /// The request as expressions see it.
@@ -109,7 +109,7 @@ impl Facts {
 
     fn with(mut self, name: &'static str, value: Value) -> Self {
         self.variables.retain(|(known, _)| *known != name);
-        self.variables.push((name, Arc::new(value)));
+        self.variables.push((name, Arc::from(value)));
         self
     }
 }
@@ -117,7 +117,7 @@ impl Facts {
 impl VariableResolver for Facts {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
         let (_, value) = self.variables.iter().find(|(name, _)| *name == variable)?;
-        Some(CowVal::Borrowed(value.as_ref().as_ref()))
+        Some(CowVal::Borrowed(value.as_ref()))
     }
 }
 

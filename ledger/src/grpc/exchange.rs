@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures::future::{AbortHandle, Abortable, BoxFuture};
+use futures::future::{self, AbortHandle, BoxFuture};
 use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _, TryFutureExt as _};
 use kybernis_core::ids::AgentId;
 use kybernis_core::machine::Settle;
 use kybernis_core::reason::Code;
@@ -43,28 +43,31 @@ impl Exchange {
 
     /// Puts a question to the engine, unless it answers itself.
     fn take(&mut self, number: u64, ask: Ask) -> Option<Answer> {
-        if self.unanswered.contains_key(&number) && !matches!(ask, Ask::GiveUp(_)) {
-            return Some(failure(Status::invalid_argument("number: that question has no answer yet; give each one a number of its own")));
-        }
         let (engine, agent) = (self.engine.clone(), self.agent.clone());
-        let answering = match ask {
+        match ask {
             Ask::GiveUp(_) => {
                 if let Some(given_up) = self.unanswered.remove(&number) {
                     given_up.abort();
                 }
-                return None;
+            }
+            _ if self.unanswered.contains_key(&number) => {
+                let rule = "number: that question has no answer yet; give each one a number of its own";
+                return Some(failure(Status::invalid_argument(rule)));
             }
             Ask::Decide(_) if self.unanswered.len() >= UNANSWERED_MAX => {
                 let detail = format!("{UNANSWERED_MAX} questions of this sidecar have no answer yet");
                 return Some(failure(Status::unavailable(detail)));
             }
-            Ask::Decide(decide) => self::decide(engine, agent, decide).map(|reply| reply.map_or_else(failure, Answer::Decide)).boxed(),
-            Ask::Settle(settle) => self::settle(engine, agent, settle).map(|reply| reply.map_or_else(failure, Answer::Settle)).boxed(),
-        };
-        let (given_up, registration) = AbortHandle::new_pair();
-        self.unanswered.insert(number, given_up);
-        self.under_way.push(Abortable::new(answering, registration).map(move |answer| (number, answer.ok())).boxed());
+            Ask::Decide(decide) => self.put(number, self::decide(engine, agent, decide).map_ok_or_else(failure, Answer::Decide)),
+            Ask::Settle(settle) => self.put(number, self::settle(engine, agent, settle).map_ok_or_else(failure, Answer::Settle)),
+        }
         None
+    }
+
+    fn put(&mut self, number: u64, answering: impl Future<Output = Answer> + Send + 'static) {
+        let (answering, given_up) = future::abortable(answering);
+        self.unanswered.insert(number, given_up);
+        self.under_way.push(answering.map(move |answer| (number, answer.ok())).boxed());
     }
 }
 

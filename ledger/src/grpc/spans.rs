@@ -3,14 +3,11 @@
 use kybernis_core::ids::AgentId;
 use kybernis_core::ksp::KspEvent;
 use kybernis_core::machine::Spans;
-use kybernis_proto::v1;
+use kybernis_proto::{SPANS_MAX, v1};
 use serde_json::Value;
 use tonic::Status;
 
 use super::boot::own_boot;
-
-/// Spans in one batch; a sidecar sends fewer.
-const SPANS_MAX: usize = 1024;
 
 /// Bytes of one span. An honest one repeats the path and some header names of a request head, which has 64 KiB at most; there is
 /// room to quote them twice.

@@ -11,20 +11,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
 
-use super::{CallError, Client, Control, Token};
+use super::{CallError, Client, Token};
 
 /// Longer questions, outcomes with large answers, take a stream of their own: the others do not wait until they are through.
 const LONG: usize = 64 * 1024;
 
 /// What is asked, on two streams that open with their first question and again after they broke.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Asking {
+    client: Client,
+    token: Token,
     short: Lane,
     long: Lane,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Lane(Arc<Mutex<State>>);
+type Lane = Arc<Mutex<State>>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -37,8 +38,12 @@ struct State {
 }
 
 impl Asking {
+    pub(super) fn new(client: Client, token: Token) -> Self {
+        Self { client, token, short: Lane::default(), long: Lane::default() }
+    }
+
     /// The answer to a question; given up if the future is dropped.
-    pub(super) async fn ask(&self, client: &Client, token: &Token, ask: Ask) -> Result<Answer, CallError> {
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Answer, CallError> {
         let length = match &ask {
             Ask::Decide(decide) => decide.encoded_len(),
             Ask::Settle(settle) => settle.encoded_len(),
@@ -49,25 +54,19 @@ impl Asking {
             return Err(CallError::Refused(format!("the question has {length} bytes; at most {} are allowed", MESSAGE_MAX - LONG)));
         }
         let lane = if length > LONG { &self.long } else { &self.short };
-        let (_given_up_if_dropped, answer) = lane.put(client, token, ask)?;
+        let (_given_up_if_dropped, answer) = self.put(lane, ask)?;
         answer.await.unwrap_or_else(|_| Err(broken_off()))
     }
-}
 
-impl Lane {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, client: &Client, token: &Token, ask: Ask) -> Result<(Asked, oneshot::Receiver<Result<Answer, CallError>>), CallError> {
-        let mut state = self.state();
+    fn put(&self, lane: &Lane, ask: Ask) -> Result<(Asked, oneshot::Receiver<Result<Answer, CallError>>), CallError> {
+        let mut state = locked(lane);
         state.last += 1;
         let number = state.last;
         let (tell, answer) = oneshot::channel();
         state.waiting.insert(number, tell);
         let asks = state.asks.get_or_insert_with(|| {
             let (asks, queue) = mpsc::unbounded_channel();
-            tokio::spawn(carry(Arc::downgrade(&self.0), client.clone(), token.clone(), queue));
+            tokio::spawn(carry(Arc::downgrade(lane), self.client.clone(), self.token.clone(), queue));
             asks
         });
         if asks.send(v1::EffectAsk { number, ask: Some(ask) }).is_err() {
@@ -75,8 +74,12 @@ impl Lane {
             state.waiting.remove(&number);
             return Err(broken_off());
         }
-        Ok((Asked { lane: self.clone(), number }, answer))
+        Ok((Asked { lane: Arc::clone(lane), number }, answer))
     }
+}
+
+fn locked(lane: &Mutex<State>) -> MutexGuard<'_, State> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One question; whoever answers it strikes it off.
@@ -87,7 +90,7 @@ struct Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let mut state = self.lane.state();
+        let mut state = locked(&self.lane);
         if state.waiting.remove(&self.number).is_some()
             && let Some(asks) = &state.asks
         {
@@ -105,7 +108,7 @@ async fn carry(lane: Weak<Mutex<State>>, client: Client, token: Token, asks: mps
     };
     let Some(lane) = lane.upgrade() else { return };
     let waiting = {
-        let mut state = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&lane);
         state.asks = None;
         std::mem::take(&mut state.waiting)
     };
@@ -120,10 +123,10 @@ async fn exchange(
     token: &Token,
     asks: mpsc::UnboundedReceiver<v1::EffectAsk>,
 ) -> Result<(), CallError> {
-    let mut answers = Control::heard_by(token, client.effects(UnboundedReceiverStream::new(asks)).await)?;
-    while let Some(v1::EffectAnswer { number, answer }) = answers.message().await.map_err(|status| Control::failed(token, status))? {
+    let mut answers = token.heard(client.effects(UnboundedReceiverStream::new(asks)).await)?;
+    while let Some(v1::EffectAnswer { number, answer }) = answers.message().await.map_err(|status| token.failed(status))? {
         let Some(lane) = lane.upgrade() else { return Ok(()) };
-        let tell = lane.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&number);
+        let tell = locked(&lane).waiting.remove(&number);
         let answer = match answer {
             Some(Answer::Failure(failure)) => Err(Status::new(failure.code.into(), failure.message).into()),
             Some(answer) => Ok(answer),

@@ -1,4 +1,4 @@
-//! The ledger as the sidecar sees it: who we are, what policy says, and one call for each step of an effect.
+//! The ledger as the sidecar sees it: who we are, what policy says, and one question for each step of an effect.
 
 mod asking;
 mod policy;
@@ -156,7 +156,7 @@ impl Control {
             .max_encoding_message_size(MESSAGE_MAX);
         let (tell_identity, identity) = watch::channel(None);
         let (tell_policy, policy) = watch::channel(None);
-        let (asking, in_touch) = (Asking::default(), CancellationToken::new());
+        let (asking, in_touch) = (Asking::new(client.clone(), token.clone()), CancellationToken::new());
         let control = Self { client, asking, boot, capture: settings.capture.as_str().into(), token, identity, policy, in_touch };
         let this = control.clone();
         let in_touch = control.in_touch.clone();
@@ -202,29 +202,12 @@ impl Control {
         let _ = self.policy.clone().wait_for(|now| now.as_ref().is_some_and(|now| now.digest() != digest)).await;
     }
 
-    fn heard<T>(&self, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
-        Self::heard_by(&self.token, reply)
-    }
-
-    /// What the ledger said to the bearer of a token.
-    fn heard_by<T>(token: &Token, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
-        reply.map(tonic::Response::into_inner).map_err(|status| Self::failed(token, status))
-    }
-
-    /// Tokens rotate: one that the ledger no longer takes is read again, and the call may be made once more.
-    fn failed(token: &Token, status: Status) -> CallError {
-        if status.code() == Code::Unauthenticated {
-            token.read_again();
-        }
-        status.into()
-    }
-
     async fn register(&self) -> Arc<Identity> {
         let mut wait = RETRY_MIN;
         loop {
             let request = v1::RegisterRequest { boot: self.boot.to_string(), capture: self.capture.to_string() };
             let answered = self.client.clone().register(request).await;
-            match self.heard(answered).and_then(identity) {
+            match self.token.heard(answered).and_then(identity) {
                 Ok(identity) => return Arc::new(identity),
                 Err(CallError::Away(reason)) => tracing::debug!(reason, "the ledger is not there yet"),
                 Err(CallError::Refused(reason)) => tracing::error!(reason, "the ledger does not take this sidecar"),
@@ -239,7 +222,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: a repeat with the same ids gets the same answer.
     pub async fn decide(&self, request: v1::DecideRequest) -> Result<DecideAnswer, CallError> {
-        match self.asking.ask(&self.client, &self.token, Ask::Decide(request)).await? {
+        match self.asking.ask(Ask::Decide(request)).await? {
             Answer::Decide(reply) => Ok(decide_answer(reply)?),
             other => Err(out_of_place(&other)),
         }
@@ -250,7 +233,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn settle(&self, request: v1::SettleRequest) -> Result<v1::SettleReply, CallError> {
-        match self.asking.ask(&self.client, &self.token, Ask::Settle(request)).await? {
+        match self.asking.ask(Ask::Settle(request)).await? {
             Answer::Settle(reply) => Ok(reply),
             other => Err(out_of_place(&other)),
         }
@@ -261,7 +244,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the leases go on only as far as the last answer said.
     pub async fn renew(&self, request: v1::RenewRequest) -> Result<Vec<(EffectId, Fence)>, CallError> {
-        let reply = self.heard(self.client.clone().renew(request).await)?;
+        let reply = self.token.heard(self.client.clone().renew(request).await)?;
         Ok(reply.lost.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
     }
 
@@ -270,7 +253,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: to be repeated until it is acknowledged.
     pub async fn abandon(&self, request: v1::AbandonRequest) -> Result<(), CallError> {
-        self.heard(self.client.clone().abandon(request).await)?;
+        self.token.heard(self.client.clone().abandon(request).await)?;
         Ok(())
     }
 
@@ -279,7 +262,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: nothing is known.
     pub async fn enter_run(&self, run: &RunId) -> Result<Option<Refuse>, CallError> {
-        let reply = self.heard(self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await)?;
+        let reply = self.token.heard(self.client.clone().enter_run(v1::EnterRunRequest { run: run.to_string() }).await)?;
         Ok(reply.refusal.map(TryInto::try_into).transpose()?)
     }
 
@@ -289,7 +272,7 @@ impl Control {
     /// [`CallError::Refused`] when none is kept.
     pub async fn fetch_body(&self, effect: &EffectId, fence: Fence) -> Result<tonic::Streaming<v1::BodyChunk>, CallError> {
         let request = v1::FetchBodyRequest { effect: effect.to_string(), fence: fence.get() };
-        self.heard(self.client.clone().fetch_body(request).await)
+        self.token.heard(self.client.clone().fetch_body(request).await)
     }
 
     /// Sends span batches and receives acknowledgements until either side ends.
@@ -300,7 +283,7 @@ impl Control {
         &self,
         batches: impl futures::Stream<Item = v1::SpanBatch> + Send + 'static,
     ) -> Result<tonic::Streaming<v1::SpanAck>, CallError> {
-        self.heard(self.client.clone().stream_spans(batches).await)
+        self.token.heard(self.client.clone().stream_spans(batches).await)
     }
 
     /// Probe orders for this agent's effects in doubt.
@@ -309,7 +292,7 @@ impl Control {
     /// [`CallError::Away`]: to be asked for again.
     pub async fn watch_probes(&self) -> Result<tonic::Streaming<v1::ProbeOrder>, CallError> {
         let request = v1::WatchProbesRequest { boot: self.boot.to_string() };
-        self.heard(self.client.clone().watch_probes(request).await)
+        self.token.heard(self.client.clone().watch_probes(request).await)
     }
 
     /// What a probe found.
@@ -317,7 +300,7 @@ impl Control {
     /// # Errors
     /// [`CallError::Away`]: the ledger orders the probe again.
     pub async fn report_probe(&self, report: v1::ProbeReport) -> Result<(), CallError> {
-        self.heard(self.client.clone().report_probe(report).await)?;
+        self.token.heard(self.client.clone().report_probe(report).await)?;
         Ok(())
     }
 }

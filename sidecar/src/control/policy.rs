@@ -106,7 +106,7 @@ async fn session(
     let ack = |digest: Vec<u8>, error: String| v1::PolicyAck { boot: control.boot.to_string(), digest, error };
     // The queue has room for the first message.
     let _ = acks.send(ack(in_force, String::new())).await;
-    let mut updates = control.heard(control.client.clone().watch_policy(ReceiverStream::new(queue)).await)?;
+    let mut updates = control.token.heard(control.client.clone().watch_policy(ReceiverStream::new(queue)).await)?;
     while let Some(update) = updates.message().await? {
         backoff.reset();
         let answer = match take(&update, labels) {

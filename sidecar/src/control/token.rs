@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
-use super::ControlError;
+use super::{CallError, ControlError};
 
 /// The bearer token in force.
 #[derive(Clone)]
@@ -29,8 +29,21 @@ impl Token {
         Ok(Self { file: file.into(), value: Arc::new(ArcSwap::from_pointee(value)) })
     }
 
+    /// What the ledger said to the bearer.
+    pub(super) fn heard<T>(&self, reply: Result<tonic::Response<T>, Status>) -> Result<T, CallError> {
+        reply.map(tonic::Response::into_inner).map_err(|status| self.failed(status))
+    }
+
+    /// Tokens rotate: one that the ledger no longer takes is read again, and the call may be made once more.
+    pub(super) fn failed(&self, status: Status) -> CallError {
+        if status.code() == Code::Unauthenticated {
+            self.read_again();
+        }
+        status.into()
+    }
+
     /// Takes up a rotated token; what cannot be read leaves the last one in force.
-    pub(super) fn read_again(&self) {
+    fn read_again(&self) {
         match value(&self.file) {
             Ok(value) => self.value.store(Arc::new(value)),
             Err(error) => tracing::warn!(%error, "the token cannot be read again"),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kybernis_core::ids::BootId;
 use kybernis_core::ksp::KspEvent;
-use kybernis_proto::v1;
+use kybernis_proto::{SPANS_MAX, v1};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,8 +29,8 @@ const EARLIER_MAX: u64 = 16 * 1024 * 1024;
 const DROP_SHARE: usize = 4;
 /// Dropping reads is worth while until they are this much fewer than the rest.
 const READS_WORTH: usize = 64;
-/// Spans in one batch; the ledger takes no more.
-const BATCH: usize = 1024;
+/// Spans in one batch: as many as the ledger takes.
+const BATCH: usize = SPANS_MAX;
 /// Bytes in one batch, of which one span takes at most a fraction: well below what a message may have.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// What a span usually takes.

@@ -1,7 +1,5 @@
 //! One call of the agent's, parsed once: where it goes, what it does, in which run, and what its caller asked for.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use http::header::{CONTENT_TYPE, UPGRADE};
@@ -16,7 +14,7 @@ use kybernis_core::time::Timestamp;
 
 use super::controls::Controls;
 use crate::control::Identity;
-use crate::target::{Host, Target};
+use crate::target::Target;
 
 /// A call's head.
 #[derive(Debug)]
@@ -59,16 +57,13 @@ impl Call {
         // What the agent's `Connection` takes off is off before anything is judged, and before anything of ours is put on.
         crate::upstream::strip_agents_hop(&mut parts.headers);
         let bad = |problem: String| Refusal::new(Code::BadRequest, problem);
-        let host = match &route.authority.host {
-            Host::Name(name) => Cow::Borrowed(&**name),
-            Host::Ip(ip) => Cow::Owned(ip.to_string()),
-        };
-        let in_brackets = matches!(route.authority.host, Host::Ip(IpAddr::V6(_))).then(|| format!("[{host}]"));
+        let in_url = route.authority.host.to_string();
+        let host = in_url.trim_matches(['[', ']']);
         let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let overridden = method_override(&parts.headers).map_err(bad)?.filter(|_| !broken("an_override_is_the_method"));
-        let head = CallHead::new(parts.method.as_str(), overridden, &host, route.authority.port, parts.uri.path())
+        let head = CallHead::new(parts.method.as_str(), overridden, host, route.authority.port, parts.uri.path())
             .map_err(|error| bad(format!("The destination's host: {error}.")))?;
-        let url = key::Target::new(route.scheme.as_str(), in_brackets.as_deref().unwrap_or(&host), route.authority.port, path)
+        let url = key::Target::new(route.scheme.as_str(), &in_url, route.authority.port, path)
             .map_err(|error| bad(format!("The destination: {error}.")))?;
         let grpc = speaks_grpc(&parts.headers);
         let (run, explicit_run) = match &controls.run {

@@ -2,7 +2,6 @@
 //! is on record.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -20,7 +19,7 @@ use super::attempt::{cause_of_cut, is_empty};
 use super::caller::Caller;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Word, at_end, cut_of};
-use super::pass::STEPS_BACK;
+use super::pass::what_came_along;
 use super::record::{Stamp, strip, stripped};
 use super::reply::{self, Room, Teller};
 use super::settle::Recorded;
@@ -32,6 +31,8 @@ use crate::upstream::{AnswerBody, Cut};
 const KEPT_MAX: u64 = 8 * 1024 * 1024;
 /// Longest body that is taken in before its head is handed over.
 const AT_HAND_MAX: u64 = 64 * 1024;
+/// The same in pieces: a far side can send empty ones without end.
+const PIECES_AT_HAND: usize = 64;
 /// Bytes on their way to a slow caller once the answer is no longer kept.
 const UNREAD_MAX: usize = 256 * 1024;
 
@@ -149,7 +150,7 @@ impl Effect {
             HeardBody::Streaming { first: None, rest } if announced(&heard.head) == Some(0) => {
                 let (mut unheard, _) = reply::channel(None);
                 let mut passing = Passing::new(Arc::clone(&self.stack.room));
-                match stream(None, rest, &mut passing, &mut unheard, granted.at + EFFECT_MAX).await {
+                match stream(None, Ok(rest), &mut passing, &mut unheard, granted.at + EFFECT_MAX).await {
                     Streamed::Whole(trailers) => self.deliver_whole(heard.head, Bytes::new(), trailers, granted, caller).await,
                     Streamed::Cut(cut) => {
                         let status = Some(heard.head.status.as_u16());
@@ -204,16 +205,7 @@ impl Effect {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         let (status, kept_head) = (head.status.as_u16(), clone_of(&head));
         self.hand_over(head, withheld.boxed_unsync(), granted, caller);
-        let streamed = match rest {
-            Ok(rest) => stream(first, rest, &mut passing, &mut teller, granted.at + EFFECT_MAX).await,
-            Err(cut) => {
-                if let Some(first) = first {
-                    let room = passing.take(&first);
-                    teller.data(first, room);
-                }
-                Streamed::Cut(cut)
-            }
-        };
+        let streamed = stream(first, rest, &mut passing, &mut teller, granted.at + EFFECT_MAX).await;
         let outcome = match streamed {
             Streamed::Cut(cut) => Err(SettleOutcome::InDoubt { cause: cause_of_cut(cut), status: Some(status) }),
             Streamed::Whole(trailers) => match at_end(told, trailers.as_ref()) {
@@ -290,21 +282,17 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
     let mut bytes = BytesMut::from(first.unwrap_or_default());
     let mut trailers = None;
     let part = |bytes: BytesMut| Some(bytes.freeze()).filter(|bytes| !bytes.is_empty());
-    for step in 0..=STEPS_BACK {
-        if step > 0 {
-            tokio::task::yield_now().await;
+    for _ in 0..PIECES_AT_HAND {
+        let Some(piece) = what_came_along(rest).await else { break };
+        match piece.map(|frame| frame.map(http_body::Frame::into_data)) {
+            None => return AtHand::Whole { bytes: bytes.freeze(), trailers },
+            Some(Err(_)) if broken("a_body_cut_short_is_doubt") => return AtHand::Whole { bytes: bytes.freeze(), trailers },
+            Some(Err(error)) => return AtHand::Cut(part(bytes), cut_of(&error)),
+            Some(Ok(Ok(data))) => bytes.extend_from_slice(&data),
+            Some(Ok(Err(frame))) => trailers = stripped(frame).into_trailers().ok(),
         }
-        while let Poll::Ready(frame) = futures::poll!(std::pin::pin!(rest.frame())) {
-            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
-                None => return AtHand::Whole { bytes: bytes.freeze(), trailers },
-                Some(Err(_)) if broken("a_body_cut_short_is_doubt") => return AtHand::Whole { bytes: bytes.freeze(), trailers },
-                Some(Err(error)) => return AtHand::Cut(part(bytes), cut_of(&error)),
-                Some(Ok(Ok(data))) => bytes.extend_from_slice(&data),
-                Some(Ok(Err(frame))) => trailers = stripped(frame).into_trailers().ok(),
-            }
-            if trailers.is_none() && bytes.len() as u64 > AT_HAND_MAX {
-                return AtHand::Part(part(bytes));
-            }
+        if bytes.len() as u64 > AT_HAND_MAX {
+            break;
         }
     }
     match trailers {
@@ -314,10 +302,10 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
     }
 }
 
-/// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
+/// Moves the body on, at the far side's pace while it is kept, at the caller's beyond; it may be known already where it was cut.
 pub(super) async fn stream(
     first: Option<Bytes>,
-    mut rest: AnswerBody,
+    mut rest: Result<AnswerBody, Cut>,
     passing: &mut Passing,
     teller: &mut Teller,
     deadline: Instant,
@@ -333,6 +321,10 @@ pub(super) async fn stream(
             };
             teller.data(data, room);
         }
+        let rest = match &mut rest {
+            Ok(rest) => rest,
+            Err(cut) => return Streamed::Cut(*cut),
+        };
         match tokio::time::timeout_at(deadline, rest.frame()).await {
             Err(_) => return Streamed::Cut(Cut::Timeout),
             Ok(None) => return Streamed::Whole(trailers),

@@ -151,11 +151,11 @@ impl Pass {
 
 /// How often the exchange steps back for the task that reads the far side's connection, which then has bytes that came along
 /// with the head: once to be asked for them, once more where it was not at hand.
-pub(super) const STEPS_BACK: usize = 2;
+const STEPS_BACK: usize = 2;
 
-/// The body's first piece, if it came along with the head: both then go to the agent in one write, which costs less than two.
+/// The body's next piece, if it came along with the head: both then go to the agent in one write, which costs less than two.
 /// A head whose body is still to come goes out alone.
-async fn what_came_along(body: &mut AnswerBody) -> Option<Piece> {
+pub(super) async fn what_came_along(body: &mut AnswerBody) -> Option<Piece> {
     for _ in 0..STEPS_BACK {
         if let Poll::Ready(piece) = futures::poll!(std::pin::pin!(body.frame())) {
             return Some(piece);
@@ -169,7 +169,7 @@ async fn what_came_along(body: &mut AnswerBody) -> Option<Piece> {
 }
 
 /// What a body yields.
-type Piece = Option<Result<Frame<Bytes>, BodyError>>;
+pub(super) type Piece = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// A longer wait is the caller's own.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
