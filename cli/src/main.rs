@@ -29,6 +29,10 @@ use crate::args::{CheckArgs, Cli, Subcommands};
 use crate::run::BadManifests;
 use crate::say::tell;
 
+/// A proxied call is some hundred small allocations, and static builds come with an allocator that is slow at those.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // First of all: a process of several threads cannot enter a user namespace.
     if let Some(code) = capture::redirect::run_helper().or_else(exit::run_helper) {

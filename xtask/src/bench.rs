@@ -9,8 +9,14 @@ use crate::steps::{cargo, root, run, step, target};
 /// The page that keeps the table of a whole run.
 const PAGE: &str = "docs/benchmarks.md";
 
+/// What can be measured alone.
+const PARTS: [&str; 4] = ["reads", "tls", "effects", "memory"];
+
 /// Measures everything and renews the page; `only` one part, and the page stays.
 pub(crate) fn bench(only: Option<&str>) -> Result<()> {
+    if let Some(part) = only.filter(|part| !PARTS.contains(part)) {
+        bail!("bench has no part {part:?}; it has {}", PARTS.join(", "));
+    }
     let build = || run(&mut cargo(["build", "--release", "--package", "kybernis-cli", "--package", "kybernis-bench"]));
     step("build", build)?;
     let programs = target().join("release");

@@ -32,6 +32,9 @@ struct Mutation {
 
 pub(crate) fn mutate(only: Option<&str>) -> Result<()> {
     let mutations = read()?;
+    if let Some(rule) = only.filter(|only| mutations.iter().all(|one| one.rule != *only)) {
+        bail!("the table has no rule {rule:?}");
+    }
     step("every switch has its row, every row its switch", || no_hole(&mutations))?;
     let programs = step("build", build)?;
     println!("\n{:<44} {:<10} test", "rule broken", "caught");

@@ -1,6 +1,7 @@
 //! What governing costs, as ratios: the same load through a minimal hyper proxy and through the sidecar, in the same run, on
 //! the same machine. Wires the roles, each a process of its own so that its CPU and memory can be told apart.
 
+mod awake;
 mod baseline;
 mod body;
 mod disk;

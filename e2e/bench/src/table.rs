@@ -95,17 +95,25 @@ impl Row {
 }
 
 /// All rows.
-#[derive(Debug, Default)]
-pub(crate) struct Table(Vec<Row>);
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    /// The processors did not sleep.
+    awake: bool,
+}
 
 impl Table {
+    pub(crate) const fn of(awake: bool) -> Self {
+        Self { rows: Vec::new(), awake }
+    }
+
     pub(crate) fn add(&mut self, row: Row) {
-        self.0.push(row);
+        self.rows.push(row);
     }
 
     /// Whether a gate is missed by too much.
     pub(crate) fn blocks(&self) -> bool {
-        self.0.iter().any(|row| row.bound.is_some_and(|bound| bound.verdict(row.value) == Verdict::Blocks))
+        self.rows.iter().any(|row| row.bound.is_some_and(|bound| bound.verdict(row.value) == Verdict::Blocks))
     }
 
     /// On standard output.
@@ -120,13 +128,13 @@ impl Table {
         let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
             bail!("{name} has no line {BEGIN:?} before {END:?}");
         };
-        let fresh = format!("{}{}{}\n{}", &text[..begin + BEGIN.len()], self.text(), machine(), &text[end..]);
+        let fresh = format!("{}{}{}\n{}", &text[..begin + BEGIN.len()], self.text(), self.machine(), &text[end..]);
         fs::write(page, fresh).with_context(|| name.clone())
     }
 
     fn text(&self) -> String {
         let heads = ["measure", "governed", "baseline", "value", "bound", "verdict"].map(str::to_owned);
-        let rows: Vec<[String; 6]> = std::iter::once(heads).chain(self.0.iter().map(Row::cells)).collect();
+        let rows: Vec<[String; 6]> = std::iter::once(heads).chain(self.rows.iter().map(Row::cells)).collect();
         let mut widths = [0; 6];
         for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -146,20 +154,21 @@ impl Table {
         }
         text
     }
-}
 
-/// Where and when.
-fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map_or("unknown CPU", |(_, name)| name.trim());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load = load.split(' ').next().unwrap_or_default();
-    let today = time::OffsetDateTime::now_utc().date();
-    format!("\nMeasured {today}: {cores} × {model}, Linux {}, load average {load} at the end.\n", kernel.trim())
+    /// Where and when.
+    fn machine(&self) -> String {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpu = read("/proc/cpuinfo");
+        let model =
+            cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map_or("unknown CPU", |(_, name)| name.trim());
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let kernel = read("/proc/sys/kernel/osrelease");
+        let load = read("/proc/loadavg");
+        let load = load.split(' ').next().unwrap_or_default();
+        let today = time::OffsetDateTime::now_utc().date();
+        let sleep = if self.awake { "kept awake" } else { "free to sleep between two steps" };
+        format!("\nMeasured {today}: {cores} × {model}, {sleep}, Linux {}, load average {load} at the end.\n", kernel.trim())
+    }
 }
 
 #[cfg(test)]
@@ -186,11 +195,11 @@ mod tests {
         fs::write(&page, format!("before\n{BEGIN}outdated\n{END}\nafter\n")).unwrap();
         let bound = Some(Bound::gate_at_most(1.25));
         let row = Row { measure: "m".into(), governed: "g".into(), baseline: "b".into(), value: 1.1, unit: "×", bound };
-        Table(vec![row]).write(&page).unwrap();
+        Table { rows: vec![row], awake: true }.write(&page).unwrap();
         let text = fs::read_to_string(&page).unwrap();
         assert!(text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("outdated"), "{text}");
         assert!(text.contains("| m       | g        | b        | 1.10× | ≤ 1.25× | holds   |"), "{text}");
         fs::write(&page, "no marks").unwrap();
-        assert!(Table::default().write(&page).is_err());
+        assert!(Table::of(true).write(&page).is_err());
     }
 }

@@ -12,14 +12,14 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::{Append, Epoch, GENESIS, Head, Journal, JournalError, Pending, SegmentDigest};
 
 /// The layout below; any other is refused.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 
-/// Segments are rows in the order of their numbers, without an index beside them: an append writes as few pages as it can.
+/// Rows lie in the order of their keys, without an index beside them: an append writes as few pages as it can.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL PRIMARY KEY);
     CREATE TABLE IF NOT EXISTS owner (one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS segment (number INTEGER NOT NULL PRIMARY KEY, epoch INTEGER NOT NULL, digest BLOB NOT NULL, events BLOB NOT NULL);
-    CREATE TABLE IF NOT EXISTS blob (key TEXT NOT NULL, chunk INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (key, chunk));";
+    CREATE TABLE IF NOT EXISTS blob (key TEXT NOT NULL, chunk INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (key, chunk)) WITHOUT ROWID;";
 
 /// A journal in one SQLite file.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod reads;
 use anyhow::Result;
 
 use crate::RunArgs;
+use crate::awake::Awake;
 use crate::stage::Stage;
 use crate::table::Table;
 
@@ -25,9 +26,10 @@ pub(crate) enum Part {
 
 /// Sets the stage, measures, clears the stage.
 pub(crate) async fn all(args: &RunArgs) -> Result<Table> {
+    let awake = Awake::keep().inspect_err(|error| tell(format_args!("the processors may sleep between two steps: {error}"))).ok();
     let stage = Stage::set(&args.kybernis, args.data.as_deref()).await?;
     let wanted = |part| args.only.is_empty() || args.only.contains(&part);
-    let mut table = Table::default();
+    let mut table = Table::of(awake.is_some());
     if wanted(Part::Memory) {
         memory::at_rest(&stage, &mut table)?;
     }
