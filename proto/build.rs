@@ -5,6 +5,7 @@ use std::error::Error;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = protox::compile(["kybernis/v1/ledger.proto"], ["proto"])?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    // Spans are many: they are handed on as they lie in the message.
+    tonic_prost_build::configure().build_transport(false).bytes(".kybernis.v1.SpanBatch.spans").compile_fds(files)?;
     Ok(())
 }

@@ -56,18 +56,18 @@ fn main() -> ExitCode {
 fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
     let done = |(): ()| ExitCode::SUCCESS;
     match command {
-        Subcommands::Run(args) => waiting()?.block_on(run::run(args)),
-        Subcommands::Dev(args) => waiting()?.block_on(dev::dev(args)),
+        Subcommands::Run(args) => one_thread()?.block_on(run::run(args)),
+        Subcommands::Dev(args) => one_thread()?.block_on(dev::dev(args)),
         Subcommands::Env(args) => dev::env(args),
-        Subcommands::Runs(args) => waiting()?.block_on(read::runs(args)).map(done),
-        Subcommands::Show(args) => waiting()?.block_on(read::show(args)).map(done),
-        Subcommands::Effects(args) => waiting()?.block_on(read::effects(args)).map(done),
-        Subcommands::Gates(args) => waiting()?.block_on(read::gates(args)).map(done),
-        Subcommands::Approve(args) => waiting()?.block_on(read::approve(args)).map(done),
-        Subcommands::Deny(args) => waiting()?.block_on(read::deny(args)).map(done),
-        Subcommands::Resolve(args) => waiting()?.block_on(read::resolve(args)).map(done),
+        Subcommands::Runs(args) => one_thread()?.block_on(read::runs(args)).map(done),
+        Subcommands::Show(args) => one_thread()?.block_on(read::show(args)).map(done),
+        Subcommands::Effects(args) => one_thread()?.block_on(read::effects(args)).map(done),
+        Subcommands::Gates(args) => one_thread()?.block_on(read::gates(args)).map(done),
+        Subcommands::Approve(args) => one_thread()?.block_on(read::approve(args)).map(done),
+        Subcommands::Deny(args) => one_thread()?.block_on(read::deny(args)).map(done),
+        Subcommands::Resolve(args) => one_thread()?.block_on(read::resolve(args)).map(done),
         Subcommands::Check(args) => check(&args),
-        Subcommands::Ledger(args) => waiting()?.block_on(roles::ledger::run(args)).map(done),
+        Subcommands::Ledger(args) => one_thread()?.block_on(roles::ledger::run(args)).map(done),
         Subcommands::Sidecar(args) => threads(args.threads)?.block_on(roles::sidecar::run(args)).map(done),
         Subcommands::Token(args) => token::token(args).map(done),
         Subcommands::Completion(args) => {
@@ -80,13 +80,13 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
 
 /// For what mostly waits; and for the ledger, whose one writer commits on the thread that takes the calls in: what comes in
 /// meanwhile shares the next commit.
-fn waiting() -> std::io::Result<Runtime> {
+fn one_thread() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
 /// For what works on so many threads. One alone wakes no other, which is most of what a small call costs.
 fn threads(count: u8) -> std::io::Result<Runtime> {
-    if count == 1 { waiting() } else { Builder::new_multi_thread().worker_threads(count.into()).enable_all().build() }
+    if count == 1 { one_thread() } else { Builder::new_multi_thread().worker_threads(count.into()).enable_all().build() }
 }
 
 fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {

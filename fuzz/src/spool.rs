@@ -48,7 +48,7 @@ fn log(path: &Path, data: &[u8]) {
     let read = span_log(path).expect("the file can be read");
     assert!(read.len() >= records.len(), "records before the damage are lost");
     for ((number, record), (read_number, read_record)) in records.iter().zip(&read) {
-        assert_eq!((*number, *record), (*read_number, read_record.as_slice()));
+        assert_eq!((*number, *record), (*read_number, &read_record[..]));
     }
     let batches = span_batches(&boot(), &read);
     let sent = batches.iter().flat_map(|batch| (0..).map(|place| batch.first_seq.wrapping_add(place)).zip(&batch.spans));

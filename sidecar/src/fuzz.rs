@@ -101,11 +101,11 @@ pub fn location(route: &Target, uri: &Uri, location: &str) -> Option<(Scheme, Au
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn span_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
+pub fn span_log(path: &Path) -> io::Result<Vec<(u64, bytes::Bytes)>> {
     spans::read_log(path)
 }
 
 /// The same in batches for the ledger.
-pub fn span_batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
+pub fn span_batches(boot: &BootId, spans: &[(u64, bytes::Bytes)]) -> Vec<v1::SpanBatch> {
     spans::batches(boot, spans)
 }

@@ -111,7 +111,7 @@ impl State {
     /// its end.
     pub fn restart_leases(&mut self, now: Timestamp, lease: Millis) {
         self.effects.change_all(|effect| match effect.state {
-            EffectState::Dispatched => effect.lease_until = now.after(lease),
+            EffectState::Dispatched => effect.lease_until = effect.lease_until.max(now.after(lease)),
             EffectState::InDoubt { since, .. } => effect.lease_until = effect.lease_until.max(since.after(lease)),
             EffectState::Completed { .. } | EffectState::Rejected { .. } | EffectState::NotSent { .. } | EffectState::Tombstone { .. } => {}
         });

@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub pending: Vec<Fault>,
 }
 
+/// Between half an answer and its end. A reset takes with it what the peer has not read: without time to read it, there would be no
+/// half that anybody saw.
+pub(crate) const HALF_PAUSE: Duration = Duration::from_millis(300);
+
 /// What becomes of a request's answer, once the script has spoken; both protocols carry it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Course {

@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::desk::{Course, Desk, Turn};
+use crate::desk::{Course, Desk, HALF_PAUSE, Turn};
 use crate::fault::Ending;
 use crate::journal::{Protocol, Received, latin1, now_ms};
 use crate::message::{Answer, Reply, Request, event};
@@ -193,7 +193,10 @@ impl Connection {
             }
         }
         Ok(match half {
-            Some(ending) => After::End(ending),
+            Some(ending) => {
+                tokio::time::sleep(HALF_PAUSE).await;
+                After::End(ending)
+            }
             None if keep_alive => After::GoOn,
             None => After::Close,
         })

@@ -13,7 +13,7 @@ use http::{Response, StatusCode, header};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::desk::{Course, Desk, Turn};
+use crate::desk::{Course, Desk, HALF_PAUSE, Turn};
 use crate::fault::Ending;
 use crate::goaway::{Farewell, Leaving};
 use crate::journal::{Protocol, Received, latin1, now_ms};
@@ -275,6 +275,7 @@ impl Stream {
         for part in parts {
             stream.send_data(part, false)?;
         }
+        tokio::time::sleep(HALF_PAUSE).await;
         end(&self.words, ending, Box::new((stream, self.respond))).await;
         Ok(())
     }

@@ -11,6 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// Between half of a body and the close: long enough that the head is on its way to the caller by then.
+const HALF_PAUSE: Duration = Duration::from_millis(200);
+
 /// What the far side does with one request.
 #[derive(Clone, Debug)]
 pub enum Then {
@@ -170,6 +173,7 @@ impl FarSide {
             Then::Half(body) => {
                 let text = whole(200, "", &body);
                 stream.write_all(&text.as_bytes()[..text.len() - body.len().div_ceil(2)]).await?;
+                tokio::time::sleep(HALF_PAUSE).await;
                 return Ok(true);
             }
             Then::WhenOpened(status, body) => {

@@ -13,6 +13,9 @@ use crate::journal::JournalError;
 /// Stored answers that the sweep looks at in one go.
 const SWEEP: u32 = 1024;
 
+/// Stored answers that are dropped in one go.
+const DROP: usize = 64;
+
 impl Writer {
     pub(super) fn act(&mut self, action: Action) {
         match action {
@@ -47,10 +50,12 @@ impl Writer {
 
     /// Drops stored answers. One that stays is dropped when its record is forgotten, or by the next sweep.
     pub(super) async fn drop_answers(&self, keys: &[String]) {
-        for key in keys {
-            if let Err(error) = self.journal.drop_blobs(key).await {
-                tracing::warn!(answer = key, %error, "an answer past its retention could not be dropped");
+        for keys in keys.chunks(DROP) {
+            if let Err(error) = self.journal.drop_blobs(keys).await {
+                tracing::warn!(answers = keys.len(), %error, "answers past their retention could not be dropped");
             }
+            // Many are due at once where many came at once: callers have their turn in between.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -8,6 +8,9 @@ use kybernis_core::machine::Event;
 use super::EngineError;
 use crate::journal::Journal;
 
+/// Bytes of segments that one page of events may cost; a page that would cost more is shorter.
+const PAGE_BYTES: usize = 32 * 1024 * 1024;
+
 /// One event's place: the segment's number and its position there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -38,14 +41,21 @@ impl Index {
     }
 }
 
-/// Reads the events at `places`, numbering them from `after + 1`.
+/// Reads the events at `places`, numbering them from `after + 1`; at least the first, and as many as one page may cost.
 pub(super) async fn read(journal: &dyn Journal, places: Vec<Place>, after: u64) -> Result<Vec<(u64, Event)>, EngineError> {
     let mut events = Vec::with_capacity(places.len());
     let mut open: Option<(u64, Vec<Event>)> = None;
+    let mut cost = 0;
     for (number, place) in (after + 1..).zip(places) {
         if open.as_ref().is_none_or(|(segment, _)| *segment != place.segment) {
+            if cost > PAGE_BYTES {
+                break;
+            }
             let bytes = journal.read(place.segment - 1, 1).await?.into_iter().next().unwrap_or_default();
+            cost += bytes.len();
             open = Some((place.segment, decode(place.segment, &bytes)?));
+            // A journal that answers where it is polled gives nobody else a turn.
+            tokio::task::yield_now().await;
         }
         let position = usize::try_from(place.position).unwrap_or(usize::MAX);
         events.extend(open.as_ref().and_then(|(_, segment)| segment.get(position)).map(|event| (number, event.clone())));

@@ -61,12 +61,12 @@ impl Journal for Counted {
         self.inner.blob_keys(after, limit)
     }
 
-    fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
+    fn drop_blobs(&self, keys: &[String]) -> Pending<'_, ()> {
         let fails = self.failing_drops.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if fails.is_ok() {
             return Box::pin(async { Err(JournalError::Unusable("the disk is tired".to_owned())) });
         }
-        self.inner.drop_blobs(key)
+        self.inner.drop_blobs(keys)
     }
 }
 

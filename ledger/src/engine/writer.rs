@@ -35,6 +35,9 @@ const READ_AHEAD: u32 = 256;
 /// Waits between tries to take the epoch again after an append of unknown fate.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// An append that took longer may have kept renewals of leases from being heard in time.
+const STALL: Duration = Duration::from_secs(1);
+
 /// Wall time that never runs backwards: anchored once, then counted monotonically.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -188,9 +191,13 @@ impl Writer {
         while !staged.events.is_empty() {
             let events = index::encode(&staged.events);
             let append = Append { epoch: self.epoch, expected: self.head, events, blobs: std::mem::take(&mut staged.blobs) };
+            let began = Instant::now();
             match self.journal.append(append).await {
                 Ok(head) => {
                     self.head = head;
+                    if began.elapsed() > STALL {
+                        self.resume(began.elapsed());
+                    }
                     break;
                 }
                 Err(JournalError::Unknown(reason)) => {
@@ -202,6 +209,13 @@ impl Writer {
         }
         self.answer(staged).await;
         Ok(())
+    }
+
+    /// While the disk held the ledger up nobody was heard: leases start anew, as they do after a restart.
+    fn resume(&mut self, stalled: Duration) {
+        tracing::warn!(?stalled, "the disk held up an append: leases start anew");
+        let now = self.clock.now(self.state.last_ts());
+        self.state.restart_leases(now, self.settings.lease);
     }
 
     /// Drops memory, takes the epoch (which orders or kills the append), folds what is durable and decides the batch again.

@@ -14,6 +14,8 @@ use kybernis_core::reason::Code;
 use kybernis_proto::v1::effect_answer::Answer;
 use kybernis_proto::v1::effect_ask::Ask;
 use kybernis_proto::{decide_request, v1};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::boot::NamesBoot as _;
@@ -24,6 +26,10 @@ use crate::engine::Engine;
 /// behind it, on which it may itself be waiting.
 pub(super) const UNANSWERED_MAX: usize = 4096;
 
+/// Bytes of outcomes on their way into the journal. The stream is not read further while there are more: unlike decisions, none of
+/// them waits for what comes behind it.
+const SETTLING_MAX: usize = 16 * 1024 * 1024;
+
 /// The stream's two ends.
 pub(super) struct Exchange {
     engine: Engine,
@@ -32,13 +38,31 @@ pub(super) struct Exchange {
     expires: u64,
     /// `None` once there are no more.
     asks: Option<BoxStream<'static, Result<v1::EffectAsk, Status>>>,
+    /// The ledger stops.
+    closing: BoxFuture<'static, ()>,
     under_way: FuturesUnordered<BoxFuture<'static, (u64, Option<Answer>)>>,
-    unanswered: HashMap<u64, AbortHandle>,
+    unanswered: HashMap<u64, Unanswered>,
+    /// Bytes of the outcomes among them.
+    settling: usize,
+}
+
+struct Unanswered {
+    given_up: AbortHandle,
+    /// Of an outcome; `None` for a decision.
+    settles: Option<usize>,
 }
 
 impl Exchange {
-    pub(super) fn new(engine: Engine, agent: AgentId, expires: u64, asks: BoxStream<'static, Result<v1::EffectAsk, Status>>) -> Self {
-        Self { engine, agent, expires, asks: Some(asks), under_way: FuturesUnordered::new(), unanswered: HashMap::new() }
+    pub(super) fn new(
+        engine: Engine,
+        agent: AgentId,
+        expires: u64,
+        asks: BoxStream<'static, Result<v1::EffectAsk, Status>>,
+        closing: CancellationToken,
+    ) -> Self {
+        let closing = closing.cancelled_owned().boxed();
+        let (under_way, unanswered) = (FuturesUnordered::new(), HashMap::new());
+        Self { engine, agent, expires, asks: Some(asks), closing, under_way, unanswered, settling: 0 }
     }
 
     /// Puts a question to the engine, unless it answers itself.
@@ -46,8 +70,8 @@ impl Exchange {
         let (engine, agent) = (self.engine.clone(), self.agent.clone());
         match ask {
             Ask::GiveUp(_) => {
-                if let Some(given_up) = self.unanswered.remove(&number) {
-                    given_up.abort();
+                if let Some(asked) = self.strike_off(number) {
+                    asked.given_up.abort();
                 }
             }
             _ if self.unanswered.contains_key(&number) => {
@@ -58,16 +82,35 @@ impl Exchange {
                 let detail = format!("{UNANSWERED_MAX} questions of this sidecar have no answer yet");
                 return Some(failure(Status::unavailable(detail)));
             }
-            Ask::Decide(decide) => self.put(number, self::decide(engine, agent, decide).map_ok_or_else(failure, Answer::Decide)),
-            Ask::Settle(settle) => self.put(number, self::settle(engine, agent, settle).map_ok_or_else(failure, Answer::Settle)),
+            Ask::Decide(request) => self.put(number, None, answer_decide(engine, agent, request).map_ok_or_else(failure, Answer::Decide)),
+            Ask::Settle(request) => {
+                let bytes = request.encoded_len();
+                self.settling += bytes;
+                self.put(number, Some(bytes), answer_settle(engine, agent, request).map_ok_or_else(failure, Answer::Settle));
+            }
         }
         None
     }
 
-    fn put(&mut self, number: u64, answering: impl Future<Output = Answer> + Send + 'static) {
+    fn put(&mut self, number: u64, settles: Option<usize>, answering: impl Future<Output = Answer> + Send + 'static) {
         let (answering, given_up) = future::abortable(answering);
-        self.unanswered.insert(number, given_up);
+        self.unanswered.insert(number, Unanswered { given_up, settles });
         self.under_way.push(answering.map(move |answer| (number, answer.ok())).boxed());
+    }
+
+    fn strike_off(&mut self, number: u64) -> Option<Unanswered> {
+        let asked = self.unanswered.remove(&number)?;
+        self.settling -= asked.settles.unwrap_or_default();
+        Some(asked)
+    }
+
+    /// Takes nothing more. Outcomes that came are still answered; a decision that waits is asked for again elsewhere, and gets there
+    /// what it would have got here.
+    fn close(&mut self) {
+        self.asks = None;
+        for (_, decision) in self.unanswered.extract_if(|_, asked| asked.settles.is_none()) {
+            decision.given_up.abort();
+        }
     }
 }
 
@@ -76,18 +119,21 @@ impl Stream for Exchange {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if this.asks.is_some() && this.closing.poll_unpin(cx).is_ready() {
+            this.close();
+        }
         loop {
             match this.under_way.poll_next_unpin(cx) {
                 // Given up: its number may be in use again.
                 Poll::Ready(Some((_, None))) => continue,
                 Poll::Ready(Some((number, Some(answer)))) => {
-                    this.unanswered.remove(&number);
+                    this.strike_off(number);
                     return Poll::Ready(Some(Ok(v1::EffectAnswer { number, answer: Some(answer) })));
                 }
                 Poll::Ready(None) if this.asks.is_none() => return Poll::Ready(None),
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            let Some(asks) = &mut this.asks else { return Poll::Pending };
+            let Some(asks) = this.asks.as_mut().filter(|_| this.settling <= SETTLING_MAX) else { return Poll::Pending };
             match asks.poll_next_unpin(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => this.asks = None,
@@ -113,13 +159,13 @@ impl Stream for Exchange {
     }
 }
 
-async fn decide(engine: Engine, agent: AgentId, request: v1::DecideRequest) -> Result<v1::DecideReply, Status> {
+async fn answer_decide(engine: Engine, agent: AgentId, request: v1::DecideRequest) -> Result<v1::DecideReply, Status> {
     let request = request.of(&agent)?;
     let answer = engine.decide(decide_request(request, agent)?).await?;
     Ok((&answer).into())
 }
 
-async fn settle(engine: Engine, agent: AgentId, request: v1::SettleRequest) -> Result<v1::SettleReply, Status> {
+async fn answer_settle(engine: Engine, agent: AgentId, request: v1::SettleRequest) -> Result<v1::SettleReply, Status> {
     let (settle, body) = <(Settle, Option<Vec<u8>>)>::try_from(request.of(&agent)?)?;
     match engine.settle(agent, settle, body).await? {
         Ok(standing) => {

@@ -135,8 +135,9 @@ impl Ledger for Service {
 
     async fn effects(&self, request: Request<Streaming<v1::EffectAsk>>) -> Result<Response<Self::EffectsStream>, Status> {
         let (claims, workload) = self.admit(request.metadata())?;
-        let asks = request.into_inner().take_until(self.closing.clone().cancelled_owned());
-        Ok(Response::new(Exchange::new(self.engine.clone(), workload.agent, claims.expires, asks.boxed()).boxed()))
+        let asks = request.into_inner().boxed();
+        let exchange = Exchange::new(self.engine.clone(), workload.agent, claims.expires, asks, self.closing.clone());
+        Ok(Response::new(exchange.boxed()))
     }
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewReply>, Status> {

@@ -26,6 +26,7 @@ struct Rig {
     engine: Engine,
     tokens: Arc<TokenKey>,
     policy: Vec<u8>,
+    closing: CancellationToken,
     _sources: (watch::Sender<InForce>, watch::Sender<kybernis_core::ids::PolicyDigest>, tempfile::TempDir),
 }
 
@@ -40,8 +41,9 @@ impl Rig {
         let (sets, set) = watch::channel(set);
         let opened = Engine::open(Arc::clone(&journal) as Arc<_>, Arc::clone(&vault), digest, Settings::default()).await;
         let (engine, _) = opened.unwrap();
-        let service = Service::new(engine.clone(), vault, Arc::clone(&tokens), set, CancellationToken::new());
-        Self { journal, server: LedgerServer::new(service), engine, tokens, policy, _sources: (sets, digests, folder) }
+        let closing = CancellationToken::new();
+        let service = Service::new(engine.clone(), vault, Arc::clone(&tokens), set, closing.clone());
+        Self { journal, server: LedgerServer::new(service), engine, tokens, policy, closing, _sources: (sets, digests, folder) }
     }
 
     /// The sidecar of an agent.
@@ -52,7 +54,8 @@ impl Rig {
     /// Puts the agent's questions to the engine as they come, until the token runs out.
     fn exchange(&self, agent: &str, expires: u64) -> (futures::channel::mpsc::UnboundedSender<v1::EffectAsk>, Exchange) {
         let (asks, queue) = futures::channel::mpsc::unbounded();
-        (asks, Exchange::new(self.engine.clone(), AgentId::new(agent).unwrap(), expires, queue.map(Ok).boxed()))
+        let agent = AgentId::new(agent).unwrap();
+        (asks, Exchange::new(self.engine.clone(), agent, expires, queue.map(Ok).boxed(), self.closing.clone()))
     }
 
     /// The same over a wire that changes what it says.
@@ -179,7 +182,7 @@ fn batch(boot: &str, run: &str, attributes: &str) -> v1::SpanBatch {
     let span = format!(
         r#"{{"event_type":"SPAN_END","ksp_version":"ksp.v1","ts":"2026-01-01T00:00:00Z","run_id":"{run}","span_id":"s","status":"ok","latency_ms":3,"attributes":{attributes}}}"#
     );
-    v1::SpanBatch { boot: boot.to_owned(), first_seq: 1, spans: vec![span.into_bytes()] }
+    v1::SpanBatch { boot: boot.to_owned(), first_seq: 1, spans: vec![span.into()] }
 }
 
 async fn stream(client: &mut LedgerClient<Wire>, batch: v1::SpanBatch) -> Result<Option<v1::SpanAck>, Status> {
@@ -377,6 +380,22 @@ async fn a_decision_that_waits_holds_up_no_other_question() {
     let [(3, Answer::Decide(third)), (5, Answer::Settle(settled))] = answers else { panic!("{answers:?}") };
     assert_eq!((granted(third).fence, settled.stands), (grant.fence + 1, true));
     drop(asks);
+    assert!(exchange.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_ledger_that_stops_leaves_decisions_that_wait_to_its_successor() {
+    let rig = Rig::start(Arc::default()).await;
+    let (asks, mut exchange) = rig.exchange("trader", u64::MAX);
+    let ask = |number: u64, ask: Ask| asks.unbounded_send(v1::EffectAsk { number, ask: Some(ask) }).unwrap();
+    ask(1, Ask::Decide(rig.decide("run-trader", "boot-1")));
+    let (1, Answer::Decide(first)) = next(&mut exchange).await else { panic!("not the grant") };
+    let second = v1::DecideRequest { decision: "d-2".to_owned(), wait_ms: 60_000, ..rig.decide("run-trader", "boot-1") };
+    ask(2, Ask::Decide(second));
+    assert!(futures::poll!(exchange.next()).is_pending(), "the second does not wait for the first");
+    rig.closing.cancel();
+    // What was not read by then is not taken either.
+    ask(3, Ask::Settle(not_sent("boot-1", &granted(first))));
     assert!(exchange.next().await.is_none());
 }
 

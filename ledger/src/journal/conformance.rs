@@ -50,7 +50,7 @@ async fn blobs_are_written_with_their_segment_or_not_at_all(journal: &dyn Journa
         (keys("", 10).await, keys("", 1).await, keys("a", 10).await),
         (vec!["a".into(), "b".into()], vec!["a".into()], vec!["b".into()])
     );
-    journal.drop_blobs("a").await.unwrap();
+    journal.drop_blobs(&["a".to_owned()]).await.unwrap();
     assert!(journal.read_blobs("a").await.unwrap().is_empty());
     assert_eq!(journal.read_blobs("b").await.unwrap().len(), 1);
     assert_eq!(keys("", 10).await, ["b".to_owned()]);

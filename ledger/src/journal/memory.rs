@@ -105,8 +105,8 @@ impl Journal for MemoryJournal {
         Box::pin(async move { Ok(keys) })
     }
 
-    fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
-        self.lock().blobs.retain(|(known, _), _| known != key);
+    fn drop_blobs(&self, keys: &[String]) -> Pending<'_, ()> {
+        self.lock().blobs.retain(|(known, _), _| !keys.contains(known));
         Box::pin(async { Ok(()) })
     }
 }

@@ -148,6 +148,6 @@ pub trait Journal: Send + Sync + 'static {
     /// Up to `limit` keys that have chunks, in order, after the key `after`; the empty text comes before the first.
     fn blob_keys(&self, after: &str, limit: u32) -> Pending<'_, Vec<String>>;
 
-    /// Drops the chunks of one key.
-    fn drop_blobs(&self, key: &str) -> Pending<'_, ()>;
+    /// Drops the chunks of these keys: all of them or none.
+    fn drop_blobs(&self, keys: &[String]) -> Pending<'_, ()>;
 }

@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -76,6 +77,8 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
         return Err(rusqlite::Error::InvalidParameterName("write-ahead logging is not possible here; use a local file system".to_owned()));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Nobody else may have it open; waiting for somebody who does would hold up the thread.
+    connection.busy_timeout(Duration::ZERO)?;
     connection.execute_batch(SCHEMA)?;
     let version: Option<i64> = connection.query_row("SELECT version FROM layout", [], |row| row.get(0)).optional()?;
     match version {
@@ -191,6 +194,14 @@ fn blob_keys(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resu
     statement.query_map(params![after, limit], |row| row.get(0))?.collect()
 }
 
+fn drop_blobs(connection: &mut Connection, keys: &[String]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for key in keys {
+        transaction.prepare_cached("DELETE FROM blob WHERE key = ?1")?.execute(params![key])?;
+    }
+    transaction.commit()
+}
+
 impl Journal for SqliteJournal {
     fn acquire(&self) -> Pending<'_, (Epoch, Head)> {
         self.run(|connection| acquire(connection).map_err(|error| JournalError::Unusable(error.to_string())))
@@ -214,11 +225,8 @@ impl Journal for SqliteJournal {
         self.run(move |connection| blob_keys(connection, &after, limit).map_err(|error| JournalError::Unusable(error.to_string())))
     }
 
-    fn drop_blobs(&self, key: &str) -> Pending<'_, ()> {
-        let key = key.to_owned();
-        self.run(move |connection| {
-            let dropped = connection.execute("DELETE FROM blob WHERE key = ?1", params![key]);
-            dropped.map(|_| ()).map_err(|error| JournalError::Unusable(error.to_string()))
-        })
+    fn drop_blobs(&self, keys: &[String]) -> Pending<'_, ()> {
+        let keys = keys.to_vec();
+        self.run(move |connection| drop_blobs(connection, &keys).map_err(|error| JournalError::Unusable(error.to_string())))
     }
 }

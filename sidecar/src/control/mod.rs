@@ -87,9 +87,7 @@ impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let text = status.message().to_owned();
         match status.code() {
-            Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::FailedPrecondition | Code::Unimplemented => {
-                Self::Refused(text)
-            }
+            Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::FailedPrecondition => Self::Refused(text),
             _ => Self::Away(text),
         }
     }
@@ -305,8 +303,14 @@ impl Control {
     }
 }
 
+/// An answer of another kind: a mistake of the ledger's, no word on the question.
 fn out_of_place(answer: &Answer) -> CallError {
-    CallError::Refused(format!("the ledger answers another question: {answer:?}"))
+    let kind = match answer {
+        Answer::Decide(_) => "a decision",
+        Answer::Settle(_) => "where an outcome stands",
+        Answer::Failure(_) => "a failure",
+    };
+    CallError::Away(format!("the ledger answers another question, with {kind}"))
 }
 
 fn identity(reply: v1::RegisterReply) -> Result<Identity, CallError> {

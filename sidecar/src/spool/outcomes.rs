@@ -180,24 +180,27 @@ impl Outcomes {
                 }
                 Err(CallError::Refused(reason)) => {
                     tracing::error!(file = %path.display(), reason, "the ledger does not take an outcome; it is kept as .refused");
-                    self.set_aside(number, &path);
+                    if let Err(error) = self.set_aside(number, path).await {
+                        tracing::error!(%error, "an outcome that the ledger does not take could not be set aside");
+                    }
                 }
                 Err(CallError::Away(_)) => backoff.wait().await,
             }
         }
     }
 
-    fn set_aside(&self, number: u64, path: &Path) {
-        let mut held = self.held();
-        match set_aside(path, &path.with_extension(REFUSED), held.refused_room()) {
-            Ok(bytes) => held.refused += bytes,
-            Err(error) => {
-                tracing::error!(file = %path.display(), %error, "an outcome that the ledger does not take could not be set aside")
+    async fn set_aside(self: &Arc<Self>, number: u64, path: PathBuf) -> Result<(), SpoolError> {
+        self.off_the_runtime(move |this| {
+            let room = this.held().refused_room();
+            let set_aside = set_aside(&path, &path.with_extension(REFUSED), room);
+            let mut held = this.held();
+            if let Some((_, bytes)) = held.files.remove(&number) {
+                held.bytes = held.bytes.saturating_sub(bytes);
             }
-        }
-        if let Some((_, bytes)) = held.files.remove(&number) {
-            held.bytes = held.bytes.saturating_sub(bytes);
-        }
+            held.refused += set_aside.map_err(|source| SpoolError { path, source })?;
+            Ok(())
+        })
+        .await
     }
 
     fn done(&self, number: u64) {
@@ -218,7 +221,7 @@ fn named(path: &Path) -> Option<(u64, &str)> {
 async fn send(control: &Control, path: &Path) -> Result<(), CallError> {
     let torn = |error: prost::DecodeError| CallError::Refused(error.to_string());
     // A disk that cannot be read now may be read later; what lies on it is not given up.
-    let bytes = fs::read(path).map_err(|error| {
+    let bytes = tokio::fs::read(path).await.map_err(|error| {
         tracing::error!(file = %path.display(), %error, "an outcome cannot be read from the spool");
         CallError::Away(error.to_string())
     })?;
@@ -301,7 +304,7 @@ mod tests {
             spool.refused(&settle("eff", 3 * 1024 * 1024)).await.unwrap();
             spool.settle(&settle("eff", 3 * 1024 * 1024)).await.unwrap();
             let (number, path) = spool.held().files.first_key_value().map(|(number, (path, _))| (*number, path.clone())).unwrap();
-            spool.set_aside(number, &path);
+            spool.set_aside(number, path).await.unwrap();
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 6);
         assert!(on_disk(&folder) <= REFUSED_MAX, "{} bytes", on_disk(&folder));

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::buf::Writer;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use kybernis_core::ids::BootId;
 use kybernis_core::ksp::KspEvent;
 use kybernis_proto::{SPANS_MAX, v1};
@@ -37,9 +38,11 @@ const BATCH_BYTES: usize = 1024 * 1024;
 const USUAL_BYTES: usize = 384;
 /// Batches on their way without an acknowledgement.
 const WINDOW: usize = 1;
-/// How long a span may wait for others, to be written to the log and sent along with them: what each of these costs alone is
-/// more than the call that it tells of. A process that is killed loses the reads of its last moment.
+/// How long a span may wait for others, to be sent along with them: what sending costs alone is more than the call that it tells of.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long a read's span may be kept out of the log: by then the ledger, if it is there, has acknowledged it, and it need not be
+/// written at all. A process that is killed loses the reads of its last moment.
+const UNLOGGED: Duration = Duration::from_millis(100);
 
 /// What a span is about, for the order in which spans are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +144,8 @@ impl Spans {
     /// Takes spans in, in order. What is no read is in the log when this returns; a span that cannot be written there is still
     /// sent, unless the process dies first.
     pub fn record(&self, kind: Kind, events: &[KspEvent]) {
-        let encoded: Vec<Bytes> = events.iter().map(encode).collect();
+        let mut buffer = BytesMut::with_capacity(USUAL_BYTES * events.len()).writer();
+        let encoded: Vec<Bytes> = events.iter().map(|event| encode(event, &mut buffer)).collect();
         {
             let mut state = self.state();
             state.unlogged += encoded.len();
@@ -166,7 +170,7 @@ impl Spans {
     async fn keep_log(&self) {
         loop {
             self.unwritten.notified().await;
-            tokio::time::sleep(GATHER).await;
+            tokio::time::sleep(UNLOGGED).await;
             self.state().write_log();
         }
     }
@@ -207,7 +211,7 @@ impl Spans {
 
     fn batch(&self) -> Option<v1::SpanBatch> {
         let state = self.state();
-        let spans: Vec<Vec<u8>> = state.queue.iter().take(state.batch_len()).map(|span| span.json.to_vec()).collect();
+        let spans: Vec<Bytes> = state.queue.iter().take(state.batch_len()).map(|span| span.json.clone()).collect();
         (!spans.is_empty()).then(|| v1::SpanBatch { boot: self.boot.to_string(), first_seq: state.first, spans })
     }
 
@@ -283,11 +287,10 @@ impl Spans {
     }
 }
 
-fn encode(event: &KspEvent) -> Bytes {
-    let mut json = Vec::with_capacity(USUAL_BYTES);
+fn encode(event: &KspEvent, buffer: &mut Writer<BytesMut>) -> Bytes {
     // KSP events are strings, integers and maps with text keys: this cannot fail.
-    let _ = serde_json::to_writer(&mut json, event);
-    json.into()
+    let _ = serde_json::to_writer(&mut *buffer, event);
+    buffer.get_mut().split().freeze()
 }
 
 impl State {
@@ -334,21 +337,21 @@ fn lines<'s>(numbered: impl Iterator<Item = (u64, &'s Span)>) -> Vec<u8> {
 }
 
 /// The spans of an earlier life, in order; a last line that was torn is left out.
-pub(crate) fn read_log(path: &Path) -> io::Result<Vec<(u64, Vec<u8>)>> {
-    let text = fs::read(path)?;
+pub(crate) fn read_log(path: &Path) -> io::Result<Vec<(u64, Bytes)>> {
+    let text = Bytes::from(fs::read(path)?);
     let whole = text.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
     Ok(whole
         .filter_map(|line| {
             let mut parts = line[..line.len() - 1].splitn(3, |byte| *byte == b' ');
             let number = std::str::from_utf8(parts.next()?).ok()?.parse().ok()?;
             parts.next()?;
-            Some((number, parts.next()?.to_vec()))
+            Some((number, text.slice_ref(parts.next()?)))
         })
         .collect())
 }
 
 /// Batches of spans that follow one another. What was acknowledged before its turn to be logged left a gap.
-pub(crate) fn batches(boot: &BootId, spans: &[(u64, Vec<u8>)]) -> Vec<v1::SpanBatch> {
+pub(crate) fn batches(boot: &BootId, spans: &[(u64, Bytes)]) -> Vec<v1::SpanBatch> {
     let (mut count, mut bytes) = (1, spans.first().map_or(0, |(_, json)| json.len()));
     let unbroken = spans.chunk_by(move |(before, _), (after, json)| {
         (count, bytes) = (count + 1, bytes + json.len());

@@ -19,7 +19,6 @@ use super::attempt::{cause_of_cut, is_empty};
 use super::caller::Caller;
 use super::effect::{EFFECT_MAX, Effect, Granted};
 use super::heard::{Heard, HeardBody, Word, at_end, cut_of};
-use super::pass::what_came_along;
 use super::record::{Stamp, strip, stripped};
 use super::reply::{self, Room, Teller};
 use super::settle::Recorded;
@@ -98,7 +97,7 @@ impl Passing {
 enum AtHand {
     Whole { bytes: Bytes, trailers: Option<HeaderMap> },
     Part(Option<Bytes>),
-    Cut(Option<Bytes>, Cut),
+    Cut(Cut),
 }
 
 /// How a streamed body ended.
@@ -150,20 +149,23 @@ impl Effect {
             HeardBody::Streaming { first: None, rest } if announced(&heard.head) == Some(0) => {
                 let (mut unheard, _) = reply::channel(None);
                 let mut passing = Passing::new(Arc::clone(&self.stack.room));
-                match stream(None, Ok(rest), &mut passing, &mut unheard, granted.at + EFFECT_MAX).await {
+                match stream(None, rest, &mut passing, &mut unheard, granted.at + EFFECT_MAX).await {
                     Streamed::Whole(trailers) => self.deliver_whole(heard.head, Bytes::new(), trailers, granted, caller).await,
-                    Streamed::Cut(cut) => {
-                        let status = Some(heard.head.status.as_u16());
-                        self.in_doubt(granted, SettleOutcome::InDoubt { cause: cause_of_cut(cut), status }, caller).await;
-                    }
+                    Streamed::Cut(cut) => self.cut_short(&heard.head, cut, granted, caller).await,
                 }
             }
             HeardBody::Streaming { first, mut rest } => match at_hand(first, &heard.head, told, &mut rest).await {
                 AtHand::Whole { bytes, trailers } => self.deliver_whole(heard.head, bytes, trailers, granted, caller).await,
-                AtHand::Part(first) => self.deliver_stream(heard.head, first, Ok(rest), told, granted, caller).await,
-                AtHand::Cut(first, cut) => self.deliver_stream(heard.head, first, Err(cut), told, granted, caller).await,
+                AtHand::Part(first) => self.deliver_stream(heard.head, first, rest, told, granted, caller).await,
+                AtHand::Cut(cut) => self.cut_short(&heard.head, cut, granted, caller).await,
             },
         }
+    }
+
+    /// A body that is cut before its head was handed over: the caller is told of the doubt instead.
+    async fn cut_short(&self, head: &http::response::Parts, cut: Cut, granted: &Granted, caller: &mut Caller) {
+        let status = Some(head.status.as_u16());
+        self.in_doubt(granted, SettleOutcome::InDoubt { cause: cause_of_cut(cut), status }, caller).await;
     }
 
     async fn deliver_whole(
@@ -196,7 +198,7 @@ impl Effect {
         &self,
         head: http::response::Parts,
         first: Option<Bytes>,
-        rest: Result<AnswerBody, Cut>,
+        rest: AnswerBody,
         told: bool,
         granted: &Granted,
         caller: &mut Caller,
@@ -281,13 +283,12 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
     }
     let mut bytes = BytesMut::from(first.unwrap_or_default());
     let mut trailers = None;
-    let part = |bytes: BytesMut| Some(bytes.freeze()).filter(|bytes| !bytes.is_empty());
     for _ in 0..PIECES_AT_HAND {
-        let Some(piece) = what_came_along(rest).await else { break };
+        let Some(piece) = rest.came_along().await else { break };
         match piece.map(|frame| frame.map(http_body::Frame::into_data)) {
             None => return AtHand::Whole { bytes: bytes.freeze(), trailers },
             Some(Err(_)) if broken("a_body_cut_short_is_doubt") => return AtHand::Whole { bytes: bytes.freeze(), trailers },
-            Some(Err(error)) => return AtHand::Cut(part(bytes), cut_of(&error)),
+            Some(Err(error)) => return AtHand::Cut(cut_of(&error)),
             Some(Ok(Ok(data))) => bytes.extend_from_slice(&data),
             Some(Ok(Err(frame))) => trailers = stripped(frame).into_trailers().ok(),
         }
@@ -298,14 +299,14 @@ async fn at_hand(first: Option<Bytes>, head: &http::response::Parts, told: bool,
     match trailers {
         // They end the message, whatever the stream has still to say.
         Some(trailers) => AtHand::Whole { bytes: bytes.freeze(), trailers: Some(trailers) },
-        None => AtHand::Part(part(bytes)),
+        None => AtHand::Part(Some(bytes.freeze()).filter(|bytes| !bytes.is_empty())),
     }
 }
 
-/// Moves the body on, at the far side's pace while it is kept, at the caller's beyond; it may be known already where it was cut.
+/// Moves the body on, at the far side's pace while it is kept, at the caller's beyond.
 pub(super) async fn stream(
     first: Option<Bytes>,
-    mut rest: Result<AnswerBody, Cut>,
+    mut rest: AnswerBody,
     passing: &mut Passing,
     teller: &mut Teller,
     deadline: Instant,
@@ -321,10 +322,6 @@ pub(super) async fn stream(
             };
             teller.data(data, room);
         }
-        let rest = match &mut rest {
-            Ok(rest) => rest,
-            Err(cut) => return Streamed::Cut(*cut),
-        };
         match tokio::time::timeout_at(deadline, rest.frame()).await {
             Err(_) => return Streamed::Cut(Cut::Timeout),
             Ok(None) => return Streamed::Whole(trailers),

@@ -129,7 +129,7 @@ impl Effect {
         let mut passing = Passing::new(Arc::clone(&self.stack.room));
         let deserted = teller.deserted();
         let streamed = tokio::select! {
-            streamed = stream(None, Ok(rest), &mut passing, &mut teller, Instant::now() + NEVER) => streamed,
+            streamed = stream(None, rest, &mut passing, &mut teller, Instant::now() + NEVER) => streamed,
             () = async { deserted.await; tokio::time::sleep(EFFECT_MAX).await } => Streamed::Cut(Cut::Timeout),
         };
         let status = Some(kept_head.status.as_u16());

@@ -28,7 +28,7 @@ use crate::body::{BodyError, ResponseBody};
 use crate::permit::{Allowed, Permit};
 use crate::session::join;
 use crate::spool::Kind;
-use crate::upstream::{Answer, AnswerBody, Doubt, NotSent, SendFailure};
+use crate::upstream::{Answer, AnswerBody, Doubt, NotSent, Piece, SendFailure};
 
 /// What a call passes as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Pass {
             passing.end(SpanStatus::Ok);
             return Response::from_parts(head, crate::body::empty());
         }
-        let ahead = what_came_along(&mut body).await;
+        let ahead = body.came_along().await;
         Response::from_parts(head, Counted { ahead, body, passing }.boxed_unsync())
     }
 
@@ -148,28 +148,6 @@ impl Pass {
         refuse::of_attempt(&refusal, self.call.grpc, 1)
     }
 }
-
-/// How often the exchange steps back for the task that reads the far side's connection, which then has bytes that came along
-/// with the head: once to be asked for them, once more where it was not at hand.
-const STEPS_BACK: usize = 2;
-
-/// The body's next piece, if it came along with the head: both then go to the agent in one write, which costs less than two.
-/// A head whose body is still to come goes out alone.
-pub(super) async fn what_came_along(body: &mut AnswerBody) -> Option<Piece> {
-    for _ in 0..STEPS_BACK {
-        if let Poll::Ready(piece) = futures::poll!(std::pin::pin!(body.frame())) {
-            return Some(piece);
-        }
-        tokio::task::yield_now().await;
-    }
-    match futures::poll!(std::pin::pin!(body.frame())) {
-        Poll::Ready(piece) => Some(piece),
-        Poll::Pending => None,
-    }
-}
-
-/// What a body yields.
-pub(super) type Piece = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// A longer wait is the caller's own.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);

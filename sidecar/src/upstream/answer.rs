@@ -1,11 +1,12 @@
 //! The far side's answer: its head, a body that says at its end whether the framing was complete, and an upgrade.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 
 use super::framing::Framed;
 use crate::body::BodyError;
@@ -57,6 +58,13 @@ pub enum Cut {
     Timeout,
 }
 
+/// What a body yields.
+pub(crate) type Piece = Option<Result<Frame<Bytes>, BodyError>>;
+
+/// How often who reads a body steps back for the task that reads the far side's connection, which then has bytes that came along
+/// with the head: once to be asked for them, once more where it was not at hand.
+const STEPS_BACK: usize = 2;
+
 /// The answer's body. `poll_frame` ends with `None` only where the framing was complete; else with [`BodyError::Cut`].
 ///
 /// One exception, for reads alone: a body delimited by a close that nothing authenticates ends with `None`, and
@@ -75,6 +83,21 @@ impl AnswerBody {
     /// How the body ended; `None` while it has not.
     pub fn end(&self) -> Option<BodyEnd> {
         self.end.or_else(|| self.source.is_end_stream().then_some(BodyEnd::Complete))
+    }
+
+    /// The next piece, if it came along with the head: both then go on in one write, which costs less than two. A head whose body
+    /// is still to come is not kept for it.
+    pub(crate) async fn came_along(&mut self) -> Option<Piece> {
+        for _ in 0..STEPS_BACK {
+            if let Poll::Ready(piece) = futures::poll!(pin!(self.frame())) {
+                return Some(piece);
+            }
+            tokio::task::yield_now().await;
+        }
+        match futures::poll!(pin!(self.frame())) {
+            Poll::Ready(piece) => Some(piece),
+            Poll::Pending => None,
+        }
     }
 }
 

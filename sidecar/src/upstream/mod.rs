@@ -18,6 +18,7 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use hyper_util::rt::TokioIo;
 
+pub(crate) use self::answer::Piece;
 pub use self::answer::{Answer, AnswerBody, BodyEnd, Cut, UpstreamIo};
 use self::connect::Connector;
 pub use self::failure::{Doubt, NotSent, SendFailure};

@@ -87,7 +87,7 @@ async fn of_a_grpc_stream_that_is_cut_short_only_whole_messages_count() {
     let batch = |seq: u64, span: &str| {
         let (run, id) = ("run-implicit".parse().unwrap(), span.parse().unwrap());
         let start = SpanStart::new(Timestamp::from_epoch_ms(1), run, id, SpanType::Http, "GET far/x");
-        let spans = vec![serde_json::to_vec(&KspEvent::SpanStart(start)).unwrap()];
+        let spans = vec![serde_json::to_vec(&KspEvent::SpanStart(start)).unwrap().into()];
         framed(&v1::SpanBatch { boot: "boot-cut".to_owned(), first_seq: seq, spans })
     };
     let (whole, mut cut) = (batch(1, "span-whole"), batch(2, "span-cut"));
