@@ -180,7 +180,7 @@ async fn events(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Quer
     let last = events.last().map_or(after, |(seq, _)| *seq);
     let views = events.iter().map(|(seq, event)| EventView::new(*seq, event));
     let views: Vec<_> = views.filter(|view| query.kind.as_ref().is_none_or(|kind| *kind == view.kind)).collect();
-    let next = (last < total).then(|| last.to_string());
+    let next = (last < total && !events.is_empty()).then(|| last.to_string());
     ok(json!({"events": views, "next": next}))
 }
 

@@ -54,7 +54,7 @@ impl Writer {
             if let Err(error) = self.journal.drop_blobs(keys).await {
                 tracing::warn!(answers = keys.len(), %error, "answers past their retention could not be dropped");
             }
-            // Many are due at once where many came at once: callers have their turn in between.
+            // Many are due at once where many came at once: other tasks have their turn in between.
             tokio::task::yield_now().await;
         }
     }

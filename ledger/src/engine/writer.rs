@@ -35,9 +35,6 @@ const READ_AHEAD: u32 = 256;
 /// Waits between tries to take the epoch again after an append of unknown fate.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// An append that took longer may have kept renewals of leases from being heard in time.
-const STALL: Duration = Duration::from_secs(1);
-
 /// Wall time that never runs backwards: anchored once, then counted monotonically.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -141,6 +138,7 @@ impl Writer {
                 let events = index::decode(after, &bytes)?;
                 events.iter().enumerate().for_each(|(position, event)| self.fold(event, after, position));
             }
+            tokio::task::yield_now().await;
         }
         let now = self.clock.now(self.state.last_ts());
         self.state.restart_leases(now, self.settings.lease);
@@ -191,13 +189,9 @@ impl Writer {
         while !staged.events.is_empty() {
             let events = index::encode(&staged.events);
             let append = Append { epoch: self.epoch, expected: self.head, events, blobs: std::mem::take(&mut staged.blobs) };
-            let began = Instant::now();
             match self.journal.append(append).await {
                 Ok(head) => {
                     self.head = head;
-                    if began.elapsed() > STALL {
-                        self.resume(began.elapsed());
-                    }
                     break;
                 }
                 Err(JournalError::Unknown(reason)) => {
@@ -209,13 +203,6 @@ impl Writer {
         }
         self.answer(staged).await;
         Ok(())
-    }
-
-    /// While the disk held the ledger up nobody was heard: leases start anew, as they do after a restart.
-    fn resume(&mut self, stalled: Duration) {
-        tracing::warn!(?stalled, "the disk held up an append: leases start anew");
-        let now = self.clock.now(self.state.last_ts());
-        self.state.restart_leases(now, self.settings.lease);
     }
 
     /// Drops memory, takes the epoch (which orders or kills the append), folds what is durable and decides the batch again.

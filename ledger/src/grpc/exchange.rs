@@ -38,8 +38,8 @@ pub(super) struct Exchange {
     expires: u64,
     /// `None` once there are no more.
     asks: Option<BoxStream<'static, Result<v1::EffectAsk, Status>>>,
-    /// The ledger stops.
-    closing: BoxFuture<'static, ()>,
+    /// Until the ledger stops; `None` once it does.
+    closing: Option<BoxFuture<'static, ()>>,
     under_way: FuturesUnordered<BoxFuture<'static, (u64, Option<Answer>)>>,
     unanswered: HashMap<u64, Unanswered>,
     /// Bytes of the outcomes among them.
@@ -52,6 +52,12 @@ struct Unanswered {
     settles: Option<usize>,
 }
 
+impl Unanswered {
+    const fn is_decision(&self) -> bool {
+        self.settles.is_none()
+    }
+}
+
 impl Exchange {
     pub(super) fn new(
         engine: Engine,
@@ -60,7 +66,7 @@ impl Exchange {
         asks: BoxStream<'static, Result<v1::EffectAsk, Status>>,
         closing: CancellationToken,
     ) -> Self {
-        let closing = closing.cancelled_owned().boxed();
+        let closing = Some(closing.cancelled_owned().boxed());
         let (under_way, unanswered) = (FuturesUnordered::new(), HashMap::new());
         Self { engine, agent, expires, asks: Some(asks), closing, under_way, unanswered, settling: 0 }
     }
@@ -70,8 +76,10 @@ impl Exchange {
         let (engine, agent) = (self.engine.clone(), self.agent.clone());
         match ask {
             Ask::GiveUp(_) => {
-                if let Some(asked) = self.strike_off(number) {
-                    asked.given_up.abort();
+                if self.unanswered.get(&number).is_some_and(Unanswered::is_decision)
+                    && let Some(decision) = self.unanswered.remove(&number)
+                {
+                    decision.given_up.abort();
                 }
             }
             _ if self.unanswered.contains_key(&number) => {
@@ -98,17 +106,16 @@ impl Exchange {
         self.under_way.push(answering.map(move |answer| (number, answer.ok())).boxed());
     }
 
-    fn strike_off(&mut self, number: u64) -> Option<Unanswered> {
-        let asked = self.unanswered.remove(&number)?;
-        self.settling -= asked.settles.unwrap_or_default();
-        Some(asked)
+    fn strike_off(&mut self, number: u64) {
+        let asked = self.unanswered.remove(&number);
+        self.settling -= asked.and_then(|asked| asked.settles).unwrap_or_default();
     }
 
     /// Takes nothing more. Outcomes that came are still answered; a decision that waits is asked for again elsewhere, and gets there
     /// what it would have got here.
     fn close(&mut self) {
-        self.asks = None;
-        for (_, decision) in self.unanswered.extract_if(|_, asked| asked.settles.is_none()) {
+        (self.asks, self.closing) = (None, None);
+        for (_, decision) in self.unanswered.extract_if(|_, asked| asked.is_decision()) {
             decision.given_up.abort();
         }
     }
@@ -119,7 +126,7 @@ impl Stream for Exchange {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.asks.is_some() && this.closing.poll_unpin(cx).is_ready() {
+        if this.closing.as_mut().is_some_and(|closing| closing.poll_unpin(cx).is_ready()) {
             this.close();
         }
         loop {

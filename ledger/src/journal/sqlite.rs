@@ -15,6 +15,9 @@ use super::{Append, Epoch, GENESIS, Head, Journal, JournalError, Pending, Segmen
 /// The layout below; any other is refused.
 const LAYOUT: i64 = 3;
 
+/// For a lock that is somebody else's.
+const BUSY: Duration = Duration::from_millis(100);
+
 /// Rows lie in the order of their keys, without an index beside them: an append writes as few pages as it can.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layout (version INTEGER NOT NULL PRIMARY KEY);
@@ -77,8 +80,8 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
         return Err(rusqlite::Error::InvalidParameterName("write-ahead logging is not possible here; use a local file system".to_owned()));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Nobody else may have it open; waiting for somebody who does would hold up the thread.
-    connection.busy_timeout(Duration::ZERO)?;
+    // No other ledger has it open; somebody who looks into it with a tool holds it for a moment, and waiting holds up the thread.
+    connection.busy_timeout(BUSY)?;
     connection.execute_batch(SCHEMA)?;
     let version: Option<i64> = connection.query_row("SELECT version FROM layout", [], |row| row.get(0)).optional()?;
     match version {

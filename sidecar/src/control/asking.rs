@@ -9,6 +9,7 @@ use kybernis_proto::{MESSAGE_MAX, v1};
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{CallError, Client, Token};
@@ -42,6 +43,8 @@ struct Lane {
 struct Stream {
     asks: mpsc::Sender<v1::EffectAsk>,
     waiting: Arc<Mutex<Waiting>>,
+    /// No answer comes any more. Whether questions could still go out is another matter.
+    over: CancellationToken,
 }
 
 /// Who waits on a stream.
@@ -50,8 +53,6 @@ struct Waiting {
     /// By the number of their question.
     askers: HashMap<u64, oneshot::Sender<Result<Answer, CallError>>>,
     last: u64,
-    /// No answer comes any more.
-    over: bool,
 }
 
 impl Asking {
@@ -69,7 +70,11 @@ impl Asking {
         }
         let is_long = length > LONG && matches!(ask.ask, Some(Ask::Settle(_)));
         let stream = self.stream(if is_long { &self.long } else { &self.short });
-        let place = stream.asks.reserve().await.map_err(|_| broken_off())?;
+        let place = tokio::select! {
+            biased;
+            place = stream.asks.reserve() => place.map_err(|_| broken_off())?,
+            () = stream.over.cancelled() => return Err(broken_off()),
+        };
         let (asked, answer) = stream.enter().ok_or_else(broken_off)?;
         ask.number = asked.number;
         place.send(ask);
@@ -78,13 +83,13 @@ impl Asking {
 
     fn stream(&self, lane: &Lane) -> Stream {
         let mut stream = locked(&lane.stream);
-        if let Some(stream) = stream.as_ref().filter(|stream| !stream.asks.is_closed()) {
+        if let Some(stream) = stream.as_ref().filter(|stream| !stream.over.is_cancelled() && !stream.asks.is_closed()) {
             return stream.clone();
         }
         let (asks, queue) = mpsc::channel(lane.queue);
-        let waiting = Arc::<Mutex<Waiting>>::default();
-        tokio::spawn(carry(self.client.clone(), self.token.clone(), queue, Arc::clone(&waiting)));
-        stream.insert(Stream { asks, waiting }).clone()
+        let opened = Stream { asks, waiting: Arc::default(), over: CancellationToken::new() };
+        tokio::spawn(carry(self.client.clone(), self.token.clone(), queue, Arc::clone(&opened.waiting), opened.over.clone()));
+        stream.insert(opened).clone()
     }
 }
 
@@ -92,7 +97,7 @@ impl Stream {
     /// A number for one more question; none once the stream is over.
     fn enter(&self) -> Option<(Asked<'_>, oneshot::Receiver<Result<Answer, CallError>>)> {
         let mut waiting = locked(&self.waiting);
-        if waiting.over {
+        if self.over.is_cancelled() {
             return None;
         }
         waiting.last += 1;
@@ -123,7 +128,7 @@ impl Drop for Asked<'_> {
 }
 
 /// One stream, until it ends; whoever still waits on it then learns that.
-async fn carry(client: Client, token: Token, asks: mpsc::Receiver<v1::EffectAsk>, waiting: Arc<Mutex<Waiting>>) {
+async fn carry(client: Client, token: Token, asks: mpsc::Receiver<v1::EffectAsk>, waiting: Arc<Mutex<Waiting>>, over: CancellationToken) {
     let ended = match exchange(client, &token, asks, &waiting).await {
         Ok(()) => broken_off(),
         // What becomes of a stream says nothing of the questions on it.
@@ -135,7 +140,8 @@ async fn carry(client: Client, token: Token, asks: mpsc::Receiver<v1::EffectAsk>
     };
     let askers = {
         let mut waiting = locked(&waiting);
-        waiting.over = true;
+        // Under the lock: whoever enters after it is told, whoever entered before is among these.
+        over.cancel();
         std::mem::take(&mut waiting.askers)
     };
     for tell in askers.into_values() {
@@ -172,10 +178,15 @@ fn broken_off() -> CallError {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
-    use http::Response;
-    use http_body_util::Empty;
+    use futures::{StreamExt as _, stream};
+    use http::{Request, Response};
+    use http_body::Frame;
+    use http_body_util::combinators::BoxBody;
+    use http_body_util::{BodyExt as _, Empty, StreamBody};
+    use hyper::body::Incoming;
     use hyper::server::conn::http2;
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -185,17 +196,47 @@ mod tests {
 
     use super::*;
 
-    /// Asks a ledger that ends every stream with this status.
-    async fn asking(status: &'static str) -> Asking {
+    /// What a ledger makes of one stream.
+    #[derive(Clone, Copy)]
+    enum Then {
+        /// It ends with this status.
+        End(&'static str),
+        /// This message comes, and the stream stays open.
+        Say(&'static [u8]),
+    }
+
+    impl Then {
+        fn response(self) -> Response<BoxBody<Bytes, Infallible>> {
+            let head = Response::builder().header("content-type", "application/grpc");
+            match self {
+                Self::End(status) => head.header("grpc-status", status).body(Empty::new().boxed()),
+                Self::Say(message) => {
+                    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+                    let said = Bytes::from([&[0], &length[..], message].concat());
+                    let said = stream::iter([Ok(Frame::data(said))]).chain(stream::pending());
+                    head.body(BoxBody::new(StreamBody::new(said)))
+                }
+            }
+            .unwrap()
+        }
+    }
+
+    /// Asks a ledger that makes this of one stream after another, and the last of all that follow.
+    async fn asking(then: &'static [Then]) -> Asking {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let streams = Arc::new(AtomicUsize::new(0));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let ends = service_fn(move |_| async move {
-                    let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", status);
-                    Ok::<_, Infallible>(head.body(Empty::<Bytes>::new()).unwrap())
+                let streams = Arc::clone(&streams);
+                let kept = Arc::new(Mutex::new(Vec::new()));
+                let answers = service_fn(move |request: Request<Incoming>| {
+                    // Its other direction stays open.
+                    locked(&kept).push(request);
+                    let nth = streams.fetch_add(1, Ordering::Relaxed).min(then.len() - 1);
+                    async move { Ok::<_, Infallible>(then[nth].response()) }
                 });
-                tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), ends));
+                tokio::spawn(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answers));
             }
         });
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -208,12 +249,22 @@ mod tests {
     #[tokio::test]
     async fn what_becomes_of_a_stream_says_nothing_of_the_questions_on_it() {
         // INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, UNIMPLEMENTED, UNAVAILABLE, and an end in good order.
-        for status in ["3", "5", "7", "9", "12", "14", "0"] {
-            let asking = asking(status).await;
-            for _ in 0..2 {
-                let ended = asking.ask(Ask::Settle(v1::SettleRequest::default())).await;
-                assert!(matches!(ended, Err(CallError::Away(_))), "{status}: {ended:?}");
-            }
+        const STATUSES: [Then; 7] =
+            [Then::End("3"), Then::End("5"), Then::End("7"), Then::End("9"), Then::End("12"), Then::End("14"), Then::End("0")];
+        let asking = asking(&STATUSES).await;
+        for nth in 0..STATUSES.len() {
+            let ended = asking.ask(Ask::Settle(v1::SettleRequest::default())).await;
+            assert!(matches!(ended, Err(CallError::Away(_))), "{nth}: {ended:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn after_an_answer_that_cannot_be_read_the_next_question_has_a_stream_of_its_own() {
+        // No protobuf; then: the answer to question 1 is an empty SettleReply.
+        let asking = asking(&[Then::Say(&[0xff; 8]), Then::Say(&[8, 1, 26, 0])]).await;
+        let unread = asking.ask(Ask::Settle(v1::SettleRequest::default())).await;
+        assert!(matches!(unread, Err(CallError::Away(_))), "{unread:?}");
+        let answer = asking.ask(Ask::Settle(v1::SettleRequest::default())).await;
+        assert!(matches!(answer, Ok(Answer::Settle(_))), "{answer:?}");
     }
 }

@@ -221,7 +221,8 @@ impl Control {
     /// [`CallError::Away`]: a repeat with the same ids gets the same answer.
     pub async fn decide(&self, request: v1::DecideRequest) -> Result<DecideAnswer, CallError> {
         match self.asking.ask(Ask::Decide(request)).await? {
-            Answer::Decide(reply) => Ok(decide_answer(reply)?),
+            // One that cannot be read may be a grant: it is asked for again, or given up.
+            Answer::Decide(reply) => decide_answer(reply).map_err(|invalid| CallError::Away(invalid.to_string())),
             other => Err(out_of_place(&other)),
         }
     }

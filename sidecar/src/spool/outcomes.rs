@@ -191,13 +191,22 @@ impl Outcomes {
 
     async fn set_aside(self: &Arc<Self>, number: u64, path: PathBuf) -> Result<(), SpoolError> {
         self.off_the_runtime(move |this| {
-            let room = this.held().refused_room();
+            // Taken before the disk is asked, like the room of every outcome.
+            let room = {
+                let mut held = this.held();
+                let room = held.refused_room();
+                held.refused += room;
+                room
+            };
             let set_aside = set_aside(&path, &path.with_extension(REFUSED), room);
             let mut held = this.held();
-            if let Some((_, bytes)) = held.files.remove(&number) {
+            held.refused -= room;
+            let entry = held.files.remove(&number);
+            // A file that stays where it is goes on counting; the next life finds it there.
+            held.refused += set_aside.map_err(|source| SpoolError { path, source })?;
+            if let Some((_, bytes)) = entry {
                 held.bytes = held.bytes.saturating_sub(bytes);
             }
-            held.refused += set_aside.map_err(|source| SpoolError { path, source })?;
             Ok(())
         })
         .await

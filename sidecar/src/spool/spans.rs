@@ -35,7 +35,7 @@ const BATCH: usize = SPANS_MAX;
 /// Bytes in one batch, of which one span takes at most a fraction: well below what a message may have.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// What a span usually takes.
-const USUAL_BYTES: usize = 384;
+const USUAL_BYTES: usize = 512;
 /// Batches on their way without an acknowledgement.
 const WINDOW: usize = 1;
 /// How long a span may wait for others, to be sent along with them: what sending costs alone is more than the call that it tells of.
