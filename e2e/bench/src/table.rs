@@ -185,7 +185,7 @@ mod tests {
         check(Bound::gate_at_least(3.0), 2.0, Verdict::Missed);
         check(Bound::gate_at_least(3.0), 1.9, Verdict::Blocks);
         check(Bound::target_at_most(10.0), 100.0, Verdict::Missed);
-        check(Bound::target_at_most(250.0), -40.0, Verdict::Holds);
+        check(Bound::gate_at_most(250.0), -40.0, Verdict::Holds);
     }
 
     #[test]
