@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Between half of a body and the close: long enough that the head is on its way to the caller by then.
-const HALF_PAUSE: Duration = Duration::from_millis(200);
+/// Between half of a body, or a body that its close ends, and the close: long enough that the head is on its way to the
+/// caller by then.
+const BEFORE_CLOSE: Duration = Duration::from_millis(200);
 
 /// What the far side does with one request.
 #[derive(Clone, Debug)]
@@ -173,7 +174,7 @@ impl FarSide {
             Then::Half(body) => {
                 let text = whole(200, "", &body);
                 stream.write_all(&text.as_bytes()[..text.len() - body.len().div_ceil(2)]).await?;
-                tokio::time::sleep(HALF_PAUSE).await;
+                tokio::time::sleep(BEFORE_CLOSE).await;
                 return Ok(true);
             }
             Then::WhenOpened(status, body) => {
@@ -195,6 +196,7 @@ impl FarSide {
             }
             Then::Raw(text) => {
                 stream.write_all(text.as_bytes()).await?;
+                tokio::time::sleep(BEFORE_CLOSE).await;
                 return Ok(true);
             }
         }
