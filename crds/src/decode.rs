@@ -14,18 +14,10 @@ use serde_json::Value;
 
 use crate::error::ManifestError;
 use crate::kinds::{GROUP, Policy, RetryPolicy, ToolRegistration, VERSION};
+use crate::later::{LATER_FIELDS, NOT_YET};
 use crate::path;
 use crate::yaml::{Content, Node, Step};
 
-/// Fields that the next releases will read, by kind. `[]` stands for any item.
-const NOT_YET_FIELDS: [(&str, &str); 6] = [
-    ("ToolRegistration", "spec.cost"),
-    ("ToolRegistration", "spec.health"),
-    ("Policy", "spec.loops"),
-    ("Policy", "spec.rules[].delay"),
-    ("Policy", "spec.rules[].downgrade"),
-    ("RetryPolicy", "spec.budgetPercent"),
-];
 /// Values that the next releases will take.
 const NOT_YET_VALUES: [(&str, &str, &[&str]); 1] = [("Policy", "spec.rules[].verdict", &["Delay", "Downgrade"])];
 /// Kinds that the next releases will read.
@@ -198,10 +190,8 @@ impl Document<'_> {
     /// Refuses what the next releases will read, and says where it stood.
     fn not_yet(&mut self, kind: &str) -> Vec<Vec<Step>> {
         let mut found = Vec::new();
-        for (_, pattern) in NOT_YET_FIELDS.iter().filter(|(of, _)| *of == kind) {
-            found.extend(
-                matching(self.node, pattern).into_iter().map(|path| (path, "is not yet supported. Remove it until it is".to_owned())),
-            );
+        for later in LATER_FIELDS.iter().filter(|later| later.kind == kind) {
+            found.extend(matching(self.node, later.path).into_iter().map(|path| (path, format!("{NOT_YET}. Remove it until it is"))));
         }
         for (_, pattern, values) in NOT_YET_VALUES.iter().filter(|(of, ..)| *of == kind) {
             for path in matching(self.node, pattern) {

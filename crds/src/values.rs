@@ -34,6 +34,12 @@ pub enum ValueError {
     /// No header name.
     #[error("{0:?} is not a header name. Use letters, digits and hyphens, as in Idempotency-Key")]
     FieldName(String),
+    /// No sum of money.
+    #[error("{0:?} is not a sum of money. Write a decimal number with up to six places, in quotes, as in \"20.00\"")]
+    Money(String),
+    /// No currency.
+    #[error("{0:?} is not a currency. Write its three letters, as in USD")]
+    Currency(String),
     /// No JSON pointer.
     #[error("{0:?} is not a JSON pointer. Begin with / and write ~0 for ~ and ~1 for /, as in /sent_at")]
     Pointer(String),
@@ -176,6 +182,46 @@ impl fmt::Display for Pointer {
     }
 }
 
+/// A sum of money, to the micro.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Money(String);
+
+impl Money {
+    /// Checks a sum.
+    pub fn new(text: &str) -> Result<Self, ValueError> {
+        let (whole, places) = text.split_once('.').map_or((text, None), |(whole, places)| (whole, Some(places)));
+        let digits = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+        let sound = digits(whole, 12) && places.is_none_or(|places| digits(places, 6));
+        if sound { Ok(Self(text.to_owned())) } else { Err(ValueError::Money(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A currency's code (ISO 4217).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Currency(String);
+
+impl Currency {
+    /// Checks a code's form.
+    pub fn new(text: &str) -> Result<Self, ValueError> {
+        let sound = text.len() == 3 && text.bytes().all(|b| b.is_ascii_uppercase());
+        if sound { Ok(Self(text.to_owned())) } else { Err(ValueError::Currency(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// RFC 9110 5.6.2.
 fn is_token(text: &str) -> bool {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -219,6 +265,8 @@ text_values! {
     Method: r"^[!#$%&'*+.^_`|~0-9A-Z-]+$", "A request method in upper case.";
     FieldName: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "The name of a header.";
     Pointer: r"^(/([^~]|~[01])*)$", "A JSON pointer (RFC 6901), as in /sent_at.";
+    Money: r"^[0-9]{1,12}(\.[0-9]{1,6})?$", "A sum of money, a decimal number in quotes, as in \"20.00\".";
+    Currency: "^[A-Z]{3}$", "A currency's code (ISO 4217), as in USD.";
 }
 
 #[cfg(test)]
@@ -258,6 +306,17 @@ mod tests {
         for text in ["30s", "1h30m", "250ms", "72h", "0s", "1h1m1s1ms"] {
             assert_eq!(GoDuration::new(text).unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn money_is_a_decimal_number_and_a_currency_three_letters() {
+        for text in ["0", "20.00", "0.000001", "999999999999"] {
+            assert_eq!(Money::new(text).unwrap().to_string(), text);
+        }
+        for text in ["", "-1", "1.", ".5", "1.0000001", "1e3", "1 000", "1000000000000"] {
+            assert_eq!(Money::new(text), Err(ValueError::Money(text.to_owned())));
+        }
+        assert!(Currency::new("USD").is_ok() && Currency::new("usd").is_err() && Currency::new("EURO").is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ const USAGE: &str = "cargo xtask COMMAND
 
   bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
   cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar... | test
-  codegen  write the files that follow from the types: docs/schemas
+  codegen  write the files that follow from the types: docs/schemas, the chart's CRDs
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis
   fuzz     feed every parser of outside bytes from a fuzzer [TARGET] [--seconds N] [--jobs N] [--minimise]
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
@@ -24,7 +24,7 @@ const USAGE: &str = "cargo xtask COMMAND
   tidy     format, spelling, crate purity, licences, generated files, lints
 ";
 
-/// The test that compares the generated files writes them when it is told to.
+/// The tests that compare the generated files write them when they are told to.
 fn codegen() -> anyhow::Result<()> {
     steps::run(tidy::generated_files().env("KYB_UPDATE", "1"))
 }

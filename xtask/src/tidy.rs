@@ -22,9 +22,9 @@ pub(crate) fn tidy() -> Result<()> {
     step("clippy", || run(&mut cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])))
 }
 
-/// The test that compares the generated files with the types.
+/// The tests that compare the generated files with the types.
 pub(crate) fn generated_files() -> Command {
-    cargo(["test", "--quiet", "--package", "kybernis-rules", "the_published_schemas"])
+    cargo(["test", "--quiet", "--package", "kybernis-crds", "--package", "kybernis-rules", "the_published"])
 }
 
 /// The checks that need no build, and no tool that has to be built.

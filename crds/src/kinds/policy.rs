@@ -48,6 +48,7 @@ pub struct PolicySpec {
     /// Looked at all together; their order does not matter.
     #[serde(default)]
     #[schemars(length(max = 256))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub rules: Vec<RuleSpec>,
     /// Tunnels that pass unread, recorded as ungoverned.
     #[serde(default)]
