@@ -12,8 +12,16 @@ use crate::tools;
 const IMPURE: [&str; 10] = ["tokio", "hyper", "tonic", "kube", "axum", "rusqlite", "rand", "getrandom", "reqwest", "time"];
 
 /// Crates that never know one another: what they share goes through `core` or `proto`.
-const STRANGERS: [(&str, &str); 4] =
-    [("ledger", "kybernis-sidecar"), ("sidecar", "kybernis-ledger"), ("ledger", "kybernis-crds"), ("sidecar", "kybernis-crds")];
+const STRANGERS: [(&str, &str); 8] = [
+    ("ledger", "kybernis-sidecar"),
+    ("sidecar", "kybernis-ledger"),
+    ("ledger", "kybernis-crds"),
+    ("sidecar", "kybernis-crds"),
+    ("webhook", "kybernis-ledger"),
+    ("webhook", "kybernis-sidecar"),
+    ("ledger", "kybernis-webhook"),
+    ("sidecar", "kybernis-webhook"),
+];
 
 pub(crate) fn tidy() -> Result<()> {
     checks()?;

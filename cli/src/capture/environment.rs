@@ -1,12 +1,15 @@
 //! What COMMAND finds in its environment: who it is, the roots that its clients must trust, and, where nothing but the
 //! environment leads to the sidecar, the proxy.
 //!
-//! A new client's variable is one more line of [`VARIABLES`].
+//! Which variables there are, for pods too, is one table: [`kybernis_webhook::variables`].
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+pub(crate) use kybernis_webhook::variables::TRUST_STORE_PASSWORD;
+use kybernis_webhook::variables::{Identity, VARIABLES, Value, Variable};
 
 /// How COMMAND's connections are caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,65 +33,13 @@ impl Capture {
     pub(crate) const ESCAPES: &str = "Node's fetch (before Node 24), Go towards loopback addresses, and aiohttp without trust_env";
 }
 
-/// What a variable is set to.
-#[derive(Clone, Copy, Debug)]
-enum Value {
-    /// The path of the PEM file with every root.
-    Bundle,
-    /// Java's options for trust, and for the proxy where there is one, after those that are there already.
-    JavaOptions,
-    /// The proxy's URL under Cooperative; under Redirect the variable is taken away.
-    Proxy,
-    /// Nothing may go around the proxy: empty under Cooperative, taken away under Redirect.
-    NoProxy,
-    /// A fixed text under Cooperative only.
-    Cooperative(&'static str),
-    /// A fact about this run.
-    Fact(fn(&Injected<'_>) -> OsString),
+/// The variables of a laptop, where the sidecar has no API of its own.
+fn rows() -> impl Iterator<Item = &'static Variable> + Clone {
+    VARIABLES.iter().filter(|variable| !matches!(variable.value, Value::LocalApi(_)))
 }
-
-/// Every variable, with the clients that read it.
-const VARIABLES: &[(&str, Value, &str)] = &[
-    ("KYB_TENANT_ID", Value::Fact(|injected| injected.tenant.into()), "the Kybernis SDK"),
-    ("KYB_AGENT", Value::Fact(|injected| injected.agent.into()), "the Kybernis SDK"),
-    ("KYB_RUN_ID", Value::Fact(|injected| injected.run.into()), "the Kybernis SDK"),
-    ("KYB_POD_NAME", Value::Fact(|injected| injected.instance.into()), "the Kybernis SDK"),
-    ("KYB_POD_NAMESPACE", Value::Fact(|injected| injected.tenant.into()), "the Kybernis SDK"),
-    ("KYB_PROXY", Value::Proxy, "the Kybernis SDK"),
-    ("KYB_CA_BUNDLE", Value::Bundle, "the Kybernis SDK"),
-    ("SSL_CERT_FILE", Value::Bundle, "OpenSSL, Go, Ruby, .NET, Rust, httpx, aiohttp, uv"),
-    ("REQUESTS_CA_BUNDLE", Value::Bundle, "Python requests"),
-    ("CURL_CA_BUNDLE", Value::Bundle, "curl"),
-    ("NODE_EXTRA_CA_CERTS", Value::Bundle, "Node, Bun, npm"),
-    ("DENO_CERT", Value::Bundle, "Deno"),
-    ("GIT_SSL_CAINFO", Value::Bundle, "git"),
-    ("AWS_CA_BUNDLE", Value::Bundle, "AWS SDKs"),
-    ("PIP_CERT", Value::Bundle, "pip"),
-    ("CARGO_HTTP_CAINFO", Value::Bundle, "cargo"),
-    ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", Value::Bundle, "gRPC"),
-    ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", Value::Bundle, "gcloud"),
-    ("NIX_SSL_CERT_FILE", Value::Bundle, "Nix"),
-    ("HEX_CACERTS_PATH", Value::Bundle, "Elixir's hex"),
-    ("PERL_LWP_SSL_CA_FILE", Value::Bundle, "Perl's LWP"),
-    ("JAVA_TOOL_OPTIONS", Value::JavaOptions, "Java"),
-    ("HTTP_PROXY", Value::Proxy, "most clients"),
-    ("http_proxy", Value::Proxy, "curl, wget, Python, Ruby"),
-    ("HTTPS_PROXY", Value::Proxy, "most clients"),
-    ("https_proxy", Value::Proxy, "curl, wget, Python, Ruby"),
-    ("ALL_PROXY", Value::Proxy, "curl, httpx"),
-    ("all_proxy", Value::Proxy, "curl"),
-    ("grpc_proxy", Value::Proxy, "gRPC"),
-    ("NO_PROXY", Value::NoProxy, "most clients"),
-    ("no_proxy", Value::NoProxy, "curl, wget, Python, Ruby"),
-    ("no_grpc_proxy", Value::NoProxy, "gRPC"),
-    ("NODE_USE_ENV_PROXY", Value::Cooperative("1"), "Node 24 and later"),
-];
 
 /// As many variables as a notice names: a machine with a bundle of its own sets ten to it.
 const NAMED_MAX: usize = 3;
-
-/// Java's trust store takes a password even where nothing is secret: this is what every JDK's own has.
-pub(crate) const TRUST_STORE_PASSWORD: &str = "changeit";
 
 /// What is known about this run.
 #[derive(Debug)]
@@ -122,7 +73,8 @@ pub(crate) struct Environment {
     pub(crate) notices: Vec<String>,
 }
 
-/// What is set (or, with `None`, taken away) whatever the user's environment says.
+/// What is set (or, with `None`, taken away) whatever the user's environment says. Under Redirect no proxy is named, and
+/// under Cooperative nothing may go around it.
 pub(crate) fn injected(about: &Injected<'_>, java_before: Option<&OsStr>) -> Vec<(&'static str, Option<OsString>)> {
     let proxy = about.proxy.filter(|_| about.capture == Capture::Cooperative);
     let set = |value: &Value| match value {
@@ -130,10 +82,14 @@ pub(crate) fn injected(about: &Injected<'_>, java_before: Option<&OsStr>) -> Vec
         Value::JavaOptions => Some(java_options(about, proxy, java_before)),
         Value::Proxy => proxy.map(|proxy| format!("http://{proxy}").into()),
         Value::NoProxy => proxy.map(|_| OsString::new()),
-        Value::Cooperative(text) => proxy.map(|_| OsString::from(text)),
-        Value::Fact(fact) => Some(fact(about)),
+        Value::WithProxy(text) => proxy.map(|_| OsString::from(text)),
+        Value::Identity(Identity::Tenant | Identity::Namespace) => Some(about.tenant.into()),
+        Value::Identity(Identity::Agent) => Some(about.agent.into()),
+        Value::Identity(Identity::Run) => Some(about.run.into()),
+        Value::Identity(Identity::Instance) => Some(about.instance.into()),
+        Value::LocalApi(_) => None,
     };
-    VARIABLES.iter().map(|(name, value, _)| (*name, set(value))).collect()
+    rows().map(|variable| (variable.name, set(&variable.value))).collect()
 }
 
 /// The user's environment with ours over it.
@@ -143,14 +99,14 @@ pub(crate) fn environment(inherited: impl IntoIterator<Item = (OsString, OsStrin
     let ours = injected(about, java_before.as_deref());
     // By what they were and what that means, so that ten variables with one value make one sentence.
     let mut replaced: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
-    for ((name, value), (_, kind, _)) in ours.into_iter().zip(VARIABLES) {
+    for ((name, value), variable) in ours.into_iter().zip(rows()) {
         let before = match &value {
             Some(value) => variables.insert(name.into(), value.clone()),
             None => variables.remove(OsStr::new(name)),
         };
         let Some(before) = before.filter(|before| !before.is_empty() && Some(before) != value.as_ref()) else { continue };
         let given_as_root = about.roots.iter().any(|root| root.as_os_str() == before);
-        if let Some(meaning) = meaning(kind).filter(|_| !given_as_root) {
+        if let Some(meaning) = meaning(&variable.value).filter(|_| !given_as_root) {
             replaced.entry((meaning, before.to_string_lossy().into_owned())).or_default().push(name);
         }
     }
@@ -172,9 +128,9 @@ const fn meaning(kind: &Value) -> Option<&'static str> {
         Value::Bundle => Some("COMMAND sees the run's own bundle instead; if far sides need those roots, give --root {}"),
         Value::Proxy => Some("COMMAND does not see that, and the sidecar connects to far sides directly"),
         Value::NoProxy => Some("COMMAND does not see that, for nothing may go around the sidecar"),
-        Value::Cooperative(_) => Some("it is set anew, so that the sidecar is used"),
+        Value::WithProxy(_) => Some("it is set anew, so that the sidecar is used"),
         // Options are appended; an outer run's facts are not this one's.
-        Value::JavaOptions | Value::Fact(_) => None,
+        Value::JavaOptions | Value::Identity(_) | Value::LocalApi(_) => None,
     }
 }
 
@@ -251,12 +207,6 @@ mod tests {
     }
 
     #[test]
-    fn no_variable_is_named_twice() {
-        let names: std::collections::BTreeSet<_> = VARIABLES.iter().map(|(name, ..)| name).collect();
-        assert_eq!(names.len(), VARIABLES.len());
-    }
-
-    #[test]
     fn java_s_own_options_stay_and_ours_follow_in_quotes_where_they_have_blanks() {
         let options = |capture| value(&with(capture, &[("JAVA_TOOL_OPTIONS", "-Xmx64m")]), "JAVA_TOOL_OPTIONS").unwrap().to_owned();
         let trust = "-Xmx64m -Djavax.net.ssl.trustStore=\"/d/trust store.jks\" -Djavax.net.ssl.trustStoreType=JKS \
@@ -283,7 +233,7 @@ mod tests {
             let [proxy, root] = environment.notices.as_slice() else { panic!("{:?}", environment.notices) };
             assert!(root.starts_with("SSL_CERT_FILE, CURL_CA_BUNDLE were /corp.pem: ") && root.ends_with("--root /corp.pem"), "{root}");
             assert!(proxy.starts_with("HTTP_PROXY was http://corp:3128: "), "{proxy}");
-            let bundles = VARIABLES.iter().filter(|(_, value, _)| matches!(value, Value::Bundle)).map(|(name, ..)| (*name, "/corp.pem"));
+            let bundles = rows().filter(|variable| variable.value == Value::Bundle).map(|variable| (variable.name, "/corp.pem"));
             let told = with(capture, &bundles.clone().collect::<Vec<_>>()).notices;
             let expect = format!("KYB_CA_BUNDLE, SSL_CERT_FILE, REQUESTS_CA_BUNDLE and {} more were ", bundles.count() - 3);
             assert!(told.len() == 1 && told[0].starts_with(&expect), "{told:?}");
