@@ -1,8 +1,6 @@
 //! The `/infra` HTTP API, as far as reading goes, and a person's word on a gate. Envelope: `{"ok": true, "data": …}`; a
 //! failure carries the problem's members beside `"ok": false` and `"error"`.
 
-use std::sync::Arc;
-
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State as Shared};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,8 +13,9 @@ use kybernis_core::reason::{Code, Refusal};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::auth::{AuthError, Claims, Endpoint, TokenKey};
+use crate::auth::{Auth, AuthError, Claims, Endpoint};
 use crate::engine::{CallError, Engine};
+use crate::tenants::{TenantError, Tenants};
 use crate::views::{EffectView, EventView, GateView, RunView};
 
 /// Items on one page unless the caller says less or more.
@@ -28,12 +27,12 @@ const PAGE_MAX: usize = 1000;
 /// What every handler shares.
 #[derive(Clone)]
 struct Api {
-    engine: Engine,
-    tokens: Arc<TokenKey>,
+    auth: Auth,
+    tenants: Tenants,
 }
 
 /// The routes.
-pub(crate) fn router(engine: Engine, tokens: Arc<TokenKey>) -> Router {
+pub(crate) fn router(auth: Auth, tenants: Tenants) -> Router {
     Router::new()
         .route("/infra/runs", get(runs))
         .route("/infra/graph/events", get(events))
@@ -42,7 +41,7 @@ pub(crate) fn router(engine: Engine, tokens: Arc<TokenKey>) -> Router {
         .route("/infra/gate/status", get(gate_status))
         .route("/infra/gate/decide", post(decide_gate))
         .fallback(async || Failure::new(Code::NotFound, "There is no such endpoint; see docs/http-api.md."))
-        .with_state(Api { engine, tokens })
+        .with_state(Api { auth, tenants })
 }
 
 /// A refusal in the envelope.
@@ -68,8 +67,18 @@ impl IntoResponse for Failure {
 
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Self {
-        let code = if error == AuthError::Forbidden { Code::Forbidden } else { Code::Unauthenticated };
+        let code = match error {
+            AuthError::Missing | AuthError::Invalid | AuthError::Expired => Code::Unauthenticated,
+            AuthError::Forbidden | AuthError::Unknown(_) => Code::Forbidden,
+            AuthError::Unavailable => Code::LedgerUnavailable,
+        };
         Self::new(code, format!("{error}."))
+    }
+}
+
+impl From<TenantError> for Failure {
+    fn from(error: TenantError) -> Self {
+        Self::new(Code::LedgerUnavailable, format!("{error}."))
     }
 }
 
@@ -108,9 +117,12 @@ fn ok(data: Value) -> Answer {
 }
 
 impl Api {
-    fn admit(&self, headers: &HeaderMap, endpoint: Endpoint) -> Result<Claims, Failure> {
+    /// Who calls, and the engine of their tenant.
+    async fn admit(&self, headers: &HeaderMap, endpoint: Endpoint) -> Result<(Claims, Engine), Failure> {
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(self.tokens.admit(authorization, endpoint)?)
+        let claims = self.auth.admit(authorization, endpoint).await?;
+        let tenant = self.tenants.of(&claims.tenant).await?;
+        Ok((claims, tenant.engine.clone()))
     }
 }
 
@@ -149,15 +161,15 @@ fn page<T: serde::Serialize>(name: &str, mut items: Vec<T>, after: Option<&str>,
 }
 
 async fn runs(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Query<Page>, QueryRejection>) -> Answer {
-    api.admit(&headers, Endpoint::Read)?;
+    let (_, engine) = api.admit(&headers, Endpoint::Read).await?;
     let Query(query) = query?;
-    let mut runs = api.engine.read(|state| state.runs().map(|(id, run)| RunView::new(id, run)).collect::<Vec<_>>()).await?;
+    let mut runs = engine.read(|state| state.runs().map(|(id, run)| RunView::new(id, run)).collect::<Vec<_>>()).await?;
     runs.sort_by(|a, b| (&b.started_at, &b.run_id).cmp(&(&a.started_at, &a.run_id)));
     page("runs", runs, query.after.as_deref(), query.limit()?)
 }
 
 async fn events(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Query<Page>, QueryRejection>) -> Answer {
-    api.admit(&headers, Endpoint::Read)?;
+    let (_, engine) = api.admit(&headers, Endpoint::Read).await?;
     let Query(query) = query?;
     let limit = query.limit()?;
     let run = query.run_id.ok_or_else(|| bad("run_id", "is missing"))?;
@@ -168,12 +180,12 @@ async fn events(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Quer
     };
     let known = {
         let run = run.clone();
-        api.engine.read(move |state| state.run(&run).map(|run| run.events)).await?
+        engine.read(move |state| state.run(&run).map(|run| run.events)).await?
     };
     let Some(total) = known else {
         return Err(Failure::new(Code::NotFound, format!("There is no run {run}.")));
     };
-    let events = match api.engine.run_events(run, after, limit).await? {
+    let events = match engine.run_events(run, after, limit).await? {
         Ok(events) => events,
         Err(error) => return Err(Failure::new(Code::LedgerUnavailable, error.to_string())),
     };
@@ -185,25 +197,25 @@ async fn events(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Quer
 }
 
 async fn effects(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Query<Page>, QueryRejection>) -> Answer {
-    api.admit(&headers, Endpoint::Read)?;
+    let (_, engine) = api.admit(&headers, Endpoint::Read).await?;
     let Query(query) = query?;
     let (run, status, limit) = (query.run_id.clone(), query.status.clone(), query.limit()?);
     let fits = move |view: &EffectView| {
         run.as_ref().is_none_or(|run| view.run_id == *run) && status.as_ref().is_none_or(|status| view.state == *status)
     };
-    let mut effects = api.engine.read(move |state| state.effects().map(EffectView::new).filter(fits).collect::<Vec<_>>()).await?;
+    let mut effects = engine.read(move |state| state.effects().map(EffectView::new).filter(fits).collect::<Vec<_>>()).await?;
     effects.sort_by(|a, b| (&b.granted_at, &b.effect_id).cmp(&(&a.granted_at, &a.effect_id)));
     page("effects", effects, query.after.as_deref(), limit)
 }
 
 async fn gates(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Query<Page>, QueryRejection>) -> Answer {
-    api.admit(&headers, Endpoint::Read)?;
+    let (_, engine) = api.admit(&headers, Endpoint::Read).await?;
     let Query(query) = query?;
     let (run, status, limit) = (query.run_id.clone(), query.status.clone(), query.limit()?);
     let fits = move |view: &GateView| {
         run.as_ref().is_none_or(|run| view.run_id == *run) && status.as_ref().is_none_or(|status| view.status == *status)
     };
-    let mut gates = api.engine.read(move |state| state.gates().map(GateView::new).filter(fits).collect::<Vec<_>>()).await?;
+    let mut gates = engine.read(move |state| state.gates().map(GateView::new).filter(fits).collect::<Vec<_>>()).await?;
     gates.sort_by(|a, b| (&b.opened_at, &b.gate_id).cmp(&(&a.opened_at, &a.gate_id)));
     page("gates", gates, query.after.as_deref(), limit)
 }
@@ -214,14 +226,14 @@ struct Named {
 }
 
 async fn gate_status(Shared(api): Shared<Api>, headers: HeaderMap, query: Result<Query<Named>, QueryRejection>) -> Answer {
-    api.admit(&headers, Endpoint::Read)?;
+    let (_, engine) = api.admit(&headers, Endpoint::Read).await?;
     let Query(named) = query?;
-    ok(json!(gate(&api, &named.gate_id).await?))
+    ok(json!(gate(&engine, &named.gate_id).await?))
 }
 
-async fn gate(api: &Api, name: &str) -> Result<GateView, Failure> {
+async fn gate(engine: &Engine, name: &str) -> Result<GateView, Failure> {
     let id = GateId::new(name).map_err(|error| bad("gate_id", error))?;
-    let view = api.engine.read(move |state| state.gate(&id).map(GateView::new)).await?;
+    let view = engine.read(move |state| state.gate(&id).map(GateView::new)).await?;
     view.ok_or_else(|| Failure::new(Code::NotFound, format!("There is no gate {name}.")))
 }
 
@@ -237,7 +249,7 @@ struct Word {
 }
 
 async fn decide_gate(Shared(api): Shared<Api>, headers: HeaderMap, body: Result<Json<Word>, JsonRejection>) -> Answer {
-    let claims = api.admit(&headers, Endpoint::DecideGate)?;
+    let (claims, engine) = api.admit(&headers, Endpoint::DecideGate).await?;
     let Json(word) = body?;
     let verdict = match word.status.as_str() {
         "APPROVED" => GateVerdict::Approve,
@@ -251,6 +263,6 @@ async fn decide_gate(Shared(api): Shared<Api>, headers: HeaderMap, body: Result<
     }
     let id = GateId::new(&word.gate_id).map_err(|error| bad("gate_id", error))?;
     let said = DecideGate { gate: id, digest: word.digest, person: claims.subject, verdict, reason: word.reason };
-    api.engine.decide_gate(said).await??;
-    ok(json!(gate(&api, &word.gate_id).await?))
+    engine.decide_gate(said).await??;
+    ok(json!(gate(&engine, &word.gate_id).await?))
 }

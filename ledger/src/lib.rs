@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod engine;
+mod files;
+mod fleet;
 // The fuzz targets reach the parsers that have no public name through here; nobody else does.
 #[doc(hidden)]
 pub mod fuzz;
@@ -10,8 +12,9 @@ mod http;
 pub mod journal;
 pub mod policy;
 mod serve;
+mod tenants;
 mod tls;
 pub mod vault;
 pub mod views;
 
-pub use serve::{Ledger, Settings, StartError};
+pub use serve::{Callers, Ledger, Settings, StartError};

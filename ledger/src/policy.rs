@@ -1,12 +1,19 @@
 //! The PolicySet in force, as it is handed to sidecars.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kybernis_core::ids::PolicyDigest;
 use kybernis_core::policy::{CompiledSet, PolicyError, PolicySet, SecretRef};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::files;
 
 /// What the set's `secretRef`s name.
 pub type Secrets = BTreeMap<SecretRef, Zeroizing<Vec<u8>>>;
@@ -36,4 +43,44 @@ impl InForce {
         let json = serde_json::to_vec(set).unwrap_or_default();
         Ok(Self { digest: compiled.digest(), json: json.into(), secrets: Arc::new(secrets) })
     }
+}
+
+/// The set that a tenant was last given, as it lies beside its journal (0600): a ledger that starts while no operator is there goes
+/// on by it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    set: PolicySet,
+    /// Each value in base64.
+    secrets: Vec<(SecretRef, String)>,
+}
+
+const KEPT: &str = "policy-in-force.json";
+
+/// Keeps a set for the next start.
+pub(crate) fn keep(folder: &Path, set: &PolicySet, secrets: &Secrets) -> io::Result<()> {
+    let secrets = secrets.iter().map(|(named, value)| (named.clone(), STANDARD.encode(value.as_slice()))).collect();
+    let kept = Kept { set: set.clone(), secrets };
+    // As for the set alone: writing it cannot fail.
+    let bytes = Zeroizing::new(serde_json::to_vec(&kept).unwrap_or_default());
+    files::write_whole(&folder.join(KEPT), &bytes, files::PRIVATE)
+}
+
+/// The set that was kept; one that does not hold any more is told of and left to the operator.
+pub(crate) fn recall(folder: &Path) -> io::Result<Option<InForce>> {
+    let path = folder.join(KEPT);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    let read = || {
+        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let secrets = kept.secrets.into_iter().map(|(named, value)| {
+            let value = STANDARD.decode(value).map_err(|error| error.to_string())?;
+            Ok((named, Zeroizing::new(value)))
+        });
+        let secrets = secrets.collect::<Result<Secrets, String>>()?;
+        InForce::new(&kept.set, secrets).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    };
+    let read = read();
+    if let Err(error) = &read {
+        tracing::error!(path = %path.display(), error, "the set that was kept does not hold; the operator must bring one");
+    }
+    Ok(read.ok())
 }

@@ -1,40 +1,56 @@
-//! The ledger as a process: opens the data folder, serves gRPC over TLS and HTTP on loopback, and stops cleanly.
+//! The ledger as a process: opens the data folder, serves gRPC over TLS and HTTP, and stops cleanly.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use kybernis_proto::MESSAGE_MAX;
+use kybernis_proto::v1::control_server::ControlServer;
 use kybernis_proto::v1::ledger_server::LedgerServer;
+use kybernis_proto::{MESSAGE_MAX, POLICY_SET_MAX};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::auth::TokenKey;
+use crate::auth::{Auth, Kubernetes, TokenKey};
 use crate::engine::{self, Engine, EngineError};
-use crate::grpc::Service;
+use crate::fleet::Fleet;
+use crate::grpc::{Control, Service};
 use crate::http;
-use crate::journal::{Journal as _, SqliteJournal};
 use crate::policy::InForce;
+use crate::tenants::{Folders, Tenant, Tenants};
 use crate::tls::{self, TlsError};
-use crate::vault::Vault;
+
+/// Where a cluster's tenants lie in the data folder.
+const TENANTS: &str = "tenants";
 
 /// What a ledger needs to start.
 #[derive(Debug)]
 pub struct Settings {
-    /// The data folder: journal, keys, certificate.
+    /// The data folder: journals, keys, certificate.
     pub data: PathBuf,
     /// Where sidecars connect: gRPC over TLS.
     pub grpc: TcpListener,
     /// Where people and programs connect: HTTP on loopback.
     pub http: TcpListener,
-    /// The PolicySet in force, now and whenever it changes.
-    pub policy: watch::Receiver<InForce>,
+    /// Whose calls it takes.
+    pub callers: Callers,
     /// Lengths that the engine goes by.
     pub engine: engine::Settings,
+}
+
+/// Whose calls a ledger takes.
+#[derive(Debug)]
+pub enum Callers {
+    /// This machine's: whoever has a token that the data folder's key signed. They are one tenant's.
+    Local {
+        /// The PolicySet in force, now and whenever it changes.
+        policy: watch::Receiver<InForce>,
+    },
+    /// A cluster's: whom Kubernetes vouches for. Each namespace is a tenant, whose policy the operator brings.
+    Cluster(Kubernetes),
 }
 
 /// Why a ledger did not start, or stopped.
@@ -43,6 +59,14 @@ pub enum StartError {
     /// The journal, the vault or the fold.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The tenants' folder.
+    #[error("{path}: {source}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -64,7 +88,7 @@ pub enum StartError {
 pub struct Ledger {
     closing: CancellationToken,
     tasks: JoinSet<Result<(), StartError>>,
-    engine: Engine,
+    tenants: Tenants,
 }
 
 impl Ledger {
@@ -76,43 +100,63 @@ impl Ledger {
     /// The name in this ledger's certificate.
     pub const SERVER_NAME: &'static str = tls::SERVER_NAME;
 
-    /// Opens the data folder, folds the journal, and serves.
+    /// Opens the data folder, folds what its journals hold, and serves.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let journal = SqliteJournal::open(&settings.data).map_err(EngineError::from)?;
-        let vault = Arc::new(vault(&settings.data, &journal).await?);
-        let tokens = Arc::new(TokenKey::open(&settings.data).map_err(EngineError::from)?);
         let (certificate, key) = tls::leaf(&settings.data)?;
         let closing = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (auth, tenants) = match settings.callers {
+            Callers::Local { policy } => {
+                let (tenant, writer) = Tenant::open(&settings.data, settings.engine).await?;
+                tasks.spawn(async move { writer.await.map_or(Ok(()), |ended| ended.map_err(Into::into)) });
+                follow(policy, &tenant, &mut tasks, closing.clone());
+                let tokens = TokenKey::open(&settings.data).map_err(EngineError::from)?;
+                (Auth::Key(Arc::new(tokens)), Tenants::One(tenant))
+            }
+            Callers::Cluster(kubernetes) => {
+                let path = settings.data.join(TENANTS);
+                let folders = Folders::new(path.clone(), settings.engine);
+                folders.open_all().await.map_err(|source| StartError::Folder { path, source })?;
+                (Auth::Kubernetes(Arc::new(kubernetes)), Tenants::Each(folders))
+            }
+        };
 
-        let digests = digests(settings.policy.clone(), &mut tasks, closing.clone());
-        let (engine, writer) = Engine::open(Arc::new(journal), Arc::clone(&vault), digests, settings.engine).await?;
-        tasks.spawn(async move { writer.await.map_or(Ok(()), |ended| ended.map_err(Into::into)) });
-
-        let service = Service::new(engine.clone(), vault, Arc::clone(&tokens), settings.policy, closing.clone());
+        let fleet = Fleet::new();
+        let service = Service::new(auth.clone(), tenants.clone(), fleet.clone(), closing.clone());
         let service = LedgerServer::new(service).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
+        let control = match &tenants {
+            Tenants::One(_) => None,
+            Tenants::Each(folders) => {
+                let control = Control::new(auth.clone(), folders.clone(), fleet, closing.clone());
+                Some(ControlServer::new(control).max_decoding_message_size(POLICY_SET_MAX))
+            }
+        };
         let incoming = TcpListenerStream::new(listener("the gRPC listener", settings.grpc)?).map(|accepted| {
             // Small messages both ways: waiting for more to send would only add latency.
             accepted.inspect(|stream| drop(stream.set_nodelay(true)))
         });
         let identity = Identity::from_pem(certificate, key);
-        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service);
+        let server =
+            Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
         let stop = closing.clone().cancelled_owned();
         tasks.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
 
         let http_listener = listener("the HTTP listener", settings.http)?;
-        let app = http::router(engine.clone(), tokens);
+        let app = http::router(auth, tenants.clone());
         let stop = closing.clone().cancelled_owned();
         tasks.spawn(async move {
             let served = axum::serve(http_listener, app).with_graceful_shutdown(stop).await;
             served.map_err(|source| StartError::Listen { what: "the HTTP server", source })
         });
-        Ok(Self { closing, tasks, engine })
+        Ok(Self { closing, tasks, tenants })
     }
 
-    /// The engine, for callers in this process.
-    pub const fn engine(&self) -> &Engine {
-        &self.engine
+    /// The engine of a ledger with one tenant, for callers in this process.
+    pub fn engine(&self) -> Option<&Engine> {
+        match &self.tenants {
+            Tenants::One(tenant) => Some(&tenant.engine),
+            Tenants::Each(_) => None,
+        }
     }
 
     /// Returns when something this ledger cannot do without has stopped.
@@ -123,25 +167,28 @@ impl Ledger {
         }
     }
 
-    /// Stops taking calls, finishes those under way, and closes the journal.
+    /// Stops taking calls, finishes those under way, and closes the journals.
     pub async fn stop(self) -> Result<(), StartError> {
-        let Self { closing, mut tasks, engine } = self;
+        let Self { closing, mut tasks, tenants } = self;
         closing.cancel();
-        drop(engine);
+        let folders = match tenants {
+            Tenants::One(tenant) => {
+                drop(tenant);
+                None
+            }
+            Tenants::Each(folders) => Some(folders),
+        };
         let mut first = Ok(());
         while let Some(ended) = tasks.join_next().await {
             if let (Ok(()), Ok(Err(error))) = (&first, ended) {
                 first = Err(error);
             }
         }
+        if let Some(folders) = folders {
+            folders.close().await;
+        }
         first
     }
-}
-
-/// Keys are made for an empty journal and for no other: what it holds was written under those that it had.
-async fn vault(data: &Path, journal: &SqliteJournal) -> Result<Vault, EngineError> {
-    let is_empty = journal.read(0, 1).await?.is_empty();
-    Ok(if is_empty { Vault::open(data)? } else { Vault::reopen(data)? })
 }
 
 fn listener(what: &'static str, listener: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
@@ -152,13 +199,15 @@ fn listener(what: &'static str, listener: TcpListener) -> Result<tokio::net::Tcp
     adopt().map_err(|source| StartError::Listen { what, source })
 }
 
-/// The digests alone, for the engine, which compares them.
-fn digests(
+/// Takes every set that the source gives into force.
+fn follow(
     mut policy: watch::Receiver<InForce>,
+    tenant: &Arc<Tenant>,
     tasks: &mut JoinSet<Result<(), StartError>>,
     closing: CancellationToken,
-) -> watch::Receiver<kybernis_core::ids::PolicyDigest> {
-    let (send, receive) = watch::channel(policy.borrow_and_update().digest);
+) {
+    tenant.program(policy.borrow_and_update().clone());
+    let tenant = Arc::clone(tenant);
     tasks.spawn(async move {
         loop {
             tokio::select! {
@@ -169,15 +218,11 @@ fn digests(
                         closing.cancelled().await;
                         return Ok(());
                     }
-                    Ok(()) => {
-                        let digest = policy.borrow_and_update().digest;
-                        send.send_replace(digest);
-                    }
+                    Ok(()) => tenant.program(policy.borrow_and_update().clone()),
                 },
             }
         }
     });
-    receive
 }
 
 #[cfg(test)]
@@ -191,7 +236,8 @@ mod tests {
     async fn start(data: &Path) -> Result<Ledger, StartError> {
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
         let (_, policy) = watch::channel(InForce::new(&PolicySet::default(), std::collections::BTreeMap::new()).unwrap());
-        Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), policy, engine: engine::Settings::default() }).await
+        let callers = Callers::Local { policy };
+        Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), callers, engine: engine::Settings::default() }).await
     }
 
     #[tokio::test]
@@ -200,7 +246,7 @@ mod tests {
         let data = folder.path();
         let ledger = start(data).await.unwrap();
         let entered = EnterRun { run: RunId::new("run-1").unwrap(), agent: AgentId::new("trader").unwrap() };
-        ledger.engine().enter_run(entered).await.unwrap().unwrap();
+        ledger.engine().unwrap().enter_run(entered).await.unwrap().unwrap();
         ledger.stop().await.unwrap();
         for name in ["vault.key", "tenant.key"] {
             std::fs::rename(data.join(name), data.join("backup")).unwrap();

@@ -1,9 +1,10 @@
 //! The ledger's own certificate: a small CA in the data folder and a leaf for loopback, made on first use.
 
-use std::fs;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use crate::files;
 
 /// The name that sidecars expect in the certificate.
 pub(crate) const SERVER_NAME: &str = "ledger.kybernis";
@@ -41,11 +42,12 @@ pub(crate) fn leaf(dir: &Path) -> Result<(String, String), TlsError> {
 
 fn ca(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     let (key_path, ca_path) = (dir.join("ledger-ca.key"), dir.join(CA_FILE));
-    let read = |path: &Path| match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TlsError::File { path: path.display().to_string(), source }),
+    let failed = |path: &Path, source| TlsError::File { path: path.display().to_string(), source };
+    let read = |path: &Path| {
+        let bytes = files::read(path).map_err(|source| failed(path, source))?;
+        Ok::<_, TlsError>(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     };
+    let write = |path: &Path, text: String, mode| files::write_whole(path, text.as_bytes(), mode).map_err(|source| failed(path, source));
     if let (Some(key), Some(certificate)) = (read(&key_path)?, read(&ca_path)?) {
         return Ok(Issuer::from_ca_cert_pem(&certificate, KeyPair::from_pem(&key)?)?);
     }
@@ -55,18 +57,7 @@ fn ca(dir: &Path) -> Result<Issuer<'static, KeyPair>, TlsError> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    write(&key_path, &key.serialize_pem(), 0o600)?;
-    write(&ca_path, &certificate.pem(), 0o644)?;
+    write(&key_path, key.serialize_pem(), files::PRIVATE)?;
+    write(&ca_path, certificate.pem(), 0o644)?;
     Ok(Issuer::new(params, key))
-}
-
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let failed = |source| TlsError::File { path: path.display().to_string(), source };
-    let draft = path.with_extension("new");
-    let _ = fs::remove_file(&draft);
-    let mut file = fs::OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&draft, path).map_err(failed)
 }

@@ -3,9 +3,6 @@
 //! Each secret has a fresh data key, wrapped by the master key that lies in a file beside the journal (0600). Associated data
 //! bind every piece to its owner and place, so that pieces cannot be swapped. Dropping the blob erases the data.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -16,6 +13,7 @@ use kybernis_core::key::TenantSecret;
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
+use crate::files;
 use crate::journal::Blob;
 
 /// One chunk of a body at rest: small enough to stream, large enough to be few.
@@ -154,7 +152,7 @@ pub(crate) fn key_file(path: &Path, random: &SystemRandom) -> Result<[u8; KEY_LE
     }
     let mut key = [0; KEY_LEN];
     random.fill(&mut key).map_err(|_| VaultError::Random)?;
-    write_key(path, &key).map_err(|error| unusable(path, error.to_string()))?;
+    files::write_whole(path, &key, files::PRIVATE).map_err(|error| unusable(path, error.to_string()))?;
     Ok(key)
 }
 
@@ -163,30 +161,15 @@ fn unusable(path: &Path, reason: String) -> VaultError {
 }
 
 fn read_key(path: &Path) -> Result<Option<[u8; KEY_LEN]>, VaultError> {
-    match fs::read(path) {
-        Ok(bytes) => match bytes.as_slice().try_into() {
-            Ok(key) => Ok(Some(key)),
-            Err(_) => Err(unusable(path, format!("holds {} bytes where {KEY_LEN} belong", bytes.len()))),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unusable(path, error.to_string())),
-    }
-}
-
-/// Written under another name and renamed, so that a crash leaves a whole key or none; the folder is synced, so that what is
-/// written under the key later is never there without it.
-fn write_key(path: &Path, key: &[u8; KEY_LEN]) -> io::Result<()> {
-    let draft = path.with_extension("key.new");
-    let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&draft)?;
-    file.write_all(key)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let read = files::read(path).map_err(|error| unusable(path, error.to_string()))?;
+    let Some(bytes) = read else { return Ok(None) };
+    let key = bytes.as_slice().try_into();
+    key.map(Some).map_err(|_| unusable(path, format!("holds {} bytes where {KEY_LEN} belong", bytes.len())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -39,7 +39,8 @@ pub(crate) fn mutate(only: Option<&str>) -> Result<()> {
     let programs = step("build", build)?;
     println!("\n{:<44} {:<10} test", "rule broken", "caught");
     let mut missed = Vec::new();
-    for mutation in mutations.iter().filter(|one| only.is_none_or(|only| one.rule == only)) {
+    let chosen: Vec<_> = mutations.iter().filter(|one| only.is_none_or(|only| one.rule == only)).collect();
+    for mutation in &chosen {
         let verdict = judge(mutation, &programs)?;
         let word = if verdict.is_none() { "yes" } else { "NO" };
         println!("{:<44} {word:<10} {} {}", mutation.rule, mutation.package, mutation.test);
@@ -49,7 +50,7 @@ pub(crate) fn mutate(only: Option<&str>) -> Result<()> {
         }
     }
     if missed.is_empty() {
-        println!("\n{} rules broken, {} caught", mutations.len(), mutations.len());
+        println!("\n{} rules broken, {} caught", chosen.len(), chosen.len());
         return Ok(());
     }
     bail!("not caught as they should be: {}", missed.join(", "))

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use clap::Args;
 use kybernis_core::policy::PolicySet;
 use kybernis_ledger::policy::{InForce, Secrets};
-use kybernis_ledger::{Ledger, Settings};
+use kybernis_ledger::{Callers, Ledger, Settings};
 use tokio::sync::watch;
 
 pub(crate) use self::decide::{DecideArgs, ResolveArgs, approve, deny, resolve};
@@ -77,7 +77,7 @@ async fn own(home: &Home, ownership: Ownership) -> anyhow::Result<Asked> {
         data: home.path().into(),
         grpc: TcpListener::bind("127.0.0.1:0")?,
         http,
-        policy,
+        callers: Callers::Local { policy },
         engine: kybernis_ledger::engine::Settings::default(),
     };
     let ledger = Ledger::start(settings).await.with_context(|| format!("the ledger in {} cannot be read", home.path().display()))?;

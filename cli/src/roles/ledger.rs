@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kybernis_ledger::journal::SqliteJournal;
-use kybernis_ledger::{Ledger, Settings};
+use kybernis_ledger::{Callers, Ledger, Settings};
 use tokio::sync::watch;
 
 use super::policies::{self, Folder};
@@ -91,7 +91,8 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     }
     let (tell, policy) = watch::channel(in_force);
     let engine = kybernis_ledger::engine::Settings::default();
-    let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, policy, engine }).await?;
+    let mut ledger =
+        Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers: Callers::Local { policy }, engine }).await?;
     tracing::info!(grpc = %standing.grpc, http = %standing.http, data = %home.path().display(), "the ledger serves");
     let watching = async {
         match folder {

@@ -9,8 +9,9 @@ use kybernis_core::ids::{AgentId, GateId, PersonId, RunId, TenantId};
 use kybernis_core::machine::{DecideGate, Effect, EffectState, Gate, GateVerdict};
 use kybernis_crds::{AgentScope, Source, load_sources, lower};
 use kybernis_ledger::auth::{Claims, Role, TokenKey, Workload};
+use kybernis_ledger::engine::{self, Engine};
 use kybernis_ledger::policy::{InForce, Secrets};
-use kybernis_ledger::{Ledger, engine};
+use kybernis_ledger::{Callers, Ledger};
 use kybernis_sidecar::control;
 use kybernis_sidecar::serve::{Settings, Sidecar};
 use tempfile::TempDir;
@@ -98,7 +99,7 @@ impl Rig {
             data: self.ledger_data(),
             grpc: clone(&self.grpc),
             http: clone(&self.http),
-            policy: self.policy.subscribe(),
+            callers: Callers::Local { policy: self.policy.subscribe() },
             engine: engine::Settings { tick: Duration::from_millis(20), ..engine::Settings::default() },
         };
         self.ledger = Some(Ledger::start(settings).await.unwrap_or_else(|error| panic!("the ledger did not start: {error}")));
@@ -190,13 +191,13 @@ impl Rig {
         self.connect().await.call(call).await
     }
 
-    fn ledger(&self) -> &Ledger {
-        self.ledger.as_ref().unwrap_or_else(|| panic!("the ledger is stopped"))
+    fn engine(&self) -> &Engine {
+        self.ledger.as_ref().and_then(Ledger::engine).unwrap_or_else(|| panic!("the ledger is stopped"))
     }
 
     /// The effects on record, oldest first.
     pub async fn effects(&self) -> Vec<Effect> {
-        let effects = self.ledger().engine().read(|state| state.effects().cloned().collect::<Vec<_>>()).await;
+        let effects = self.engine().read(|state| state.effects().cloned().collect::<Vec<_>>()).await;
         let mut effects = effects.unwrap_or_else(|error| panic!("the ledger does not answer: {error}"));
         effects.sort_by_key(|effect| (effect.granted_at, effect.spec.effect.clone()));
         effects
@@ -226,14 +227,14 @@ impl Rig {
 
     /// The gates on record.
     pub async fn gates(&self) -> Vec<Gate> {
-        let gates = self.ledger().engine().read(|state| state.gates().cloned().collect()).await;
+        let gates = self.engine().read(|state| state.gates().cloned().collect()).await;
         gates.unwrap_or_else(|error| panic!("the ledger does not answer: {error}"))
     }
 
     /// A person's word on a gate.
     pub async fn say(&self, gate: &str, person: &str, verdict: GateVerdict) {
         let word = DecideGate { gate: name::<GateId>(gate), digest: None, person: name(person), verdict, reason: "checked".to_owned() };
-        let said = self.ledger().engine().decide_gate(word).await;
+        let said = self.engine().decide_gate(word).await;
         said.unwrap_or_else(|error| panic!("the ledger does not answer: {error}")).unwrap_or_else(|refuse| panic!("refused: {refuse:?}"));
     }
 
@@ -254,7 +255,7 @@ impl Rig {
     }
 
     async fn written(&self, run: &str) -> String {
-        let events = self.ledger().engine().run_events(name(run), 0, 10_000).await;
+        let events = self.engine().run_events(name(run), 0, 10_000).await;
         let events = events.unwrap_or_else(|error| panic!("the ledger does not answer: {error}"));
         let events = events.unwrap_or_else(|error| panic!("the journal cannot be read: {error}"));
         serde_json::to_string(&events).unwrap_or_else(|error| panic!("events that cannot be written: {error}"))
@@ -263,7 +264,7 @@ impl Rig {
     /// The span events of a run, as they are on record.
     pub async fn tally(&self, run: &str) -> kybernis_core::machine::Tally {
         let run: RunId = name(run);
-        let tally = self.ledger().engine().read(move |state| state.run(&run).map(|run| run.tally)).await;
+        let tally = self.engine().read(move |state| state.run(&run).map(|run| run.tally)).await;
         tally.unwrap_or_else(|error| panic!("the ledger does not answer: {error}")).unwrap_or_default()
     }
 }

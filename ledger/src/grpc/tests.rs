@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use kybernis_core::ids::{PersonId, TenantId};
+use kybernis_core::ids::{AgentId, PersonId};
 use kybernis_core::policy::PolicySet;
 use kybernis_proto::v1::effect_answer::Answer;
 use kybernis_proto::v1::effect_ask::Ask;
@@ -16,9 +16,10 @@ use tonic::body::Body;
 
 use super::boot::BOOT_MAX;
 use super::*;
-use crate::auth::Role;
-use crate::engine::Settings;
+use crate::auth::{Claims, Role, TokenKey};
+use crate::engine::{Engine, Settings};
 use crate::journal::{Journal as _, MemoryJournal};
+use crate::vault::Vault;
 
 struct Rig {
     journal: Arc<MemoryJournal>,
@@ -27,7 +28,7 @@ struct Rig {
     tokens: Arc<TokenKey>,
     policy: Vec<u8>,
     closing: CancellationToken,
-    _sources: (watch::Sender<InForce>, watch::Sender<kybernis_core::ids::PolicyDigest>, tempfile::TempDir),
+    _folder: tempfile::TempDir,
 }
 
 impl Rig {
@@ -37,13 +38,12 @@ impl Rig {
         let tokens = Arc::new(TokenKey::open(folder.path()).unwrap());
         let set = InForce::new(&PolicySet::default(), BTreeMap::new()).unwrap();
         let policy = set.digest.as_bytes().to_vec();
-        let (digests, digest) = watch::channel(set.digest);
-        let (sets, set) = watch::channel(set);
-        let opened = Engine::open(Arc::clone(&journal) as Arc<_>, Arc::clone(&vault), digest, Settings::default()).await;
-        let (engine, _) = opened.unwrap();
+        let (tenant, _) = Tenant::over(Arc::clone(&journal) as Arc<_>, vault, Settings::default()).await.unwrap();
+        tenant.program(set);
+        let engine = tenant.engine.clone();
         let closing = CancellationToken::new();
-        let service = Service::new(engine.clone(), vault, Arc::clone(&tokens), set, closing.clone());
-        Self { journal, server: LedgerServer::new(service), engine, tokens, policy, closing, _sources: (sets, digests, folder) }
+        let service = Service::new(Auth::Key(Arc::clone(&tokens)), Tenants::One(tenant), Fleet::new(), closing.clone());
+        Self { journal, server: LedgerServer::new(service), engine, tokens, policy, closing, _folder: folder }
     }
 
     /// The sidecar of an agent.

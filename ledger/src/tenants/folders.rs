@@ -1,0 +1,264 @@
+//! A folder for each tenant, opened when it is first named. Each has a thread of its own, because the embedded journal takes the
+//! thread that commits for as long as the disk does. One that cannot be opened, or stops, takes nobody else with it.
+
+use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use kybernis_core::ids::{PolicyDigest, TenantId};
+use kybernis_core::policy::{PolicyError, PolicySet};
+use tokio::sync::{OnceCell, oneshot};
+
+use super::{Tenant, TenantError};
+use crate::engine::{self, EngineError};
+use crate::policy::{self, InForce, Secrets};
+
+/// A thread and a file each: more than any cluster of ours has been tried with.
+const TENANTS_MAX: usize = 1000;
+/// Longest name of a folder: an RFC 1123 label.
+const LABEL_MAX: usize = 63;
+
+/// The tenants in the subfolders of one folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    root: Arc<PathBuf>,
+    settings: engine::Settings,
+    open: Arc<Mutex<HashMap<TenantId, Arc<OnceCell<Arc<Tenant>>>>>>,
+    threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
+}
+
+impl Folders {
+    pub(crate) fn new(root: PathBuf, settings: engine::Settings) -> Self {
+        Self { root: Arc::new(root), settings, open: Arc::default(), threads: Arc::default() }
+    }
+
+    /// Opens those that are there, because leases and gates run out whether or not anybody calls.
+    pub(crate) async fn open_all(&self) -> std::io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&*self.root)?;
+        for entry in std::fs::read_dir(&*self.root)? {
+            let name = entry?.file_name();
+            let Some(Ok(tenant)) = name.to_str().map(TenantId::new) else { continue };
+            if let Err(error) = self.of(&tenant).await {
+                tracing::error!(%error, "a tenant's records are closed");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn of(&self, name: &TenantId) -> Result<Arc<Tenant>, TenantError> {
+        if !is_label(name.as_str()) {
+            return Err(TenantError::Name(name.clone()));
+        }
+        let cell = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.len() >= TENANTS_MAX && !open.contains_key(name) {
+                return Err(TenantError::TooMany(TENANTS_MAX));
+            }
+            Arc::clone(open.entry(name.clone()).or_default())
+        };
+        let opened = cell.get_or_try_init(|| self.start(name, &cell)).await.cloned();
+        opened.map_err(|error| {
+            tracing::error!(tenant = %name, %error, "a tenant cannot be opened");
+            self.forget(name, &cell);
+            TenantError::Closed(name.clone())
+        })
+    }
+
+    /// Takes a set into force, and keeps it for the next start.
+    pub(crate) async fn program(&self, name: &TenantId, set: &PolicySet, secrets: Secrets) -> Result<PolicyDigest, ProgramError> {
+        let in_force = InForce::new(set, secrets).map_err(ProgramError::Policy)?;
+        let tenant = self.of(name).await?;
+        policy::keep(&self.root.join(name.as_str()), set, &in_force.secrets).map_err(ProgramError::Keep)?;
+        let digest = in_force.digest;
+        tenant.program(in_force);
+        Ok(digest)
+    }
+
+    /// Opens a tenant on a thread of its own, which ends when nobody holds the tenant any more.
+    async fn start(&self, name: &TenantId, cell: &Arc<OnceCell<Arc<Tenant>>>) -> Result<Arc<Tenant>, OpenError> {
+        let (tell, told) = oneshot::channel();
+        let (folder, settings) = (self.root.join(name.as_str()), self.settings);
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let (tenants, name, cell) = (self.clone(), name.clone(), Arc::downgrade(cell));
+        let thread = thread::Builder::new().name(format!("tenant {name}")).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(error.into()))),
+            };
+            runtime.block_on(async {
+                let writer = match Tenant::open(&folder, settings).await {
+                    Err(error) => return drop(tell.send(Err(error.into()))),
+                    Ok((tenant, writer)) => {
+                        match policy::recall(&folder) {
+                            Ok(kept) => kept.into_iter().for_each(|set| tenant.program(set)),
+                            Err(error) => return drop(tell.send(Err(error.into()))),
+                        }
+                        // Whoever asked may have gone; then the tenant ends here, and the next who asks opens it again.
+                        let _ = tell.send(Ok(tenant));
+                        writer
+                    }
+                };
+                if let Ok(Err(error)) = writer.await {
+                    tracing::error!(tenant = %name, %error, "a tenant's journal stopped; it is opened again when it is needed");
+                    if let Some(cell) = cell.upgrade() {
+                        tenants.forget(&name, &cell);
+                    }
+                }
+            });
+        })?;
+        self.remember(thread);
+        told.await.map_err(|_| OpenError::Gone)?
+    }
+
+    fn remember(&self, thread: thread::JoinHandle<()>) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+    }
+
+    /// Lets the next who asks open it again.
+    fn forget(&self, name: &TenantId, cell: &Arc<OnceCell<Arc<Tenant>>>) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(name).is_some_and(|now| Arc::ptr_eq(now, cell)) {
+            open.remove(name);
+        }
+    }
+
+    /// Closes every journal, once nobody holds a tenant any more.
+    pub(crate) async fn close(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(|| threads.into_iter().try_for_each(thread::JoinHandle::join));
+        if !matches!(joined.await, Ok(Ok(()))) {
+            tracing::error!("a tenant's thread broke off");
+        }
+    }
+}
+
+/// Why a set is not in force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    /// It does not hold.
+    #[error("the PolicySet does not hold: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Policy(Vec<PolicyError>),
+    /// Its tenant is closed.
+    #[error(transparent)]
+    Tenant(#[from] TenantError),
+    /// It cannot be kept.
+    #[error("the PolicySet cannot be kept for the next start")]
+    Keep(#[source] std::io::Error),
+}
+
+/// Why a tenant was not opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("its thread broke off")]
+    Gone,
+}
+
+/// RFC 1123.
+fn is_label(name: &str) -> bool {
+    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.len() <= LABEL_MAX && name.bytes().all(sound) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use kybernis_core::ids::{AgentId, RunId};
+    use kybernis_core::machine::EnterRun;
+    use kybernis_core::policy::{Effect, HostPattern, Level, Origin, SecretRef, Tool, ToolMatch};
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn name(text: &str) -> TenantId {
+        TenantId::new(text).unwrap()
+    }
+
+    fn folders(root: &tempfile::TempDir) -> Folders {
+        Folders::new(root.path().join("tenants"), engine::Settings::default())
+    }
+
+    async fn enter(tenant: &Tenant, run: &str, agent: &str) -> bool {
+        let entered = EnterRun { run: RunId::new(run).unwrap(), agent: AgentId::new(agent).unwrap() };
+        tenant.engine.enter_run(entered).await.unwrap().is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_run_of_one_tenant_is_unknown_to_another_and_there_again_after_a_restart() {
+        let root = tempfile::tempdir().unwrap();
+        let first = folders(&root);
+        first.open_all().await.unwrap();
+        let (one, other) = (first.of(&name("one")).await.unwrap(), first.of(&name("other")).await.unwrap());
+        assert!(enter(&one, "run-1", "a").await && enter(&other, "run-1", "b").await, "the same name in two tenants is two runs");
+        assert!(!enter(&one, "run-1", "b").await, "in one it belongs to who used it first");
+        assert_ne!(one.vault.tenant_secret().as_bytes(), other.vault.tenant_secret().as_bytes());
+        drop((one, other));
+        first.close().await;
+
+        let again = folders(&root);
+        again.open_all().await.unwrap();
+        assert!(!enter(&*again.of(&name("one")).await.unwrap(), "run-1", "b").await);
+        again.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_set_that_was_programmed_is_in_force_again_after_a_restart_with_its_secrets_and_one_that_does_not_hold_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let named = SecretRef { namespace: "one".to_owned(), name: "broker".to_owned(), key: "authorization".to_owned() };
+        let secrets = Secrets::from([(named, Zeroizing::new(b"Bearer x".to_vec()))]);
+        let set = |key: &str| {
+            let origin = Origin { level: Level::Namespace, namespace: "one".to_owned(), name: "orders".to_owned() };
+            let hosts = vec![HostPattern::new("broker.test").unwrap()];
+            let matches = vec![ToolMatch { hosts, methods: Vec::new(), paths: Vec::new() }];
+            let effect = Effect { key: Some(key.to_owned()), ..Effect::default() };
+            let tool = Tool { origin, display_name: None, matches, class: None, effect, request_schema: None };
+            PolicySet { tools: vec![tool], ..PolicySet::default() }
+        };
+        let first = folders(&root);
+        assert!(first.of(&name("one")).await.unwrap().policy().borrow().is_none(), "nothing is in force before it is programmed");
+        let digest = first.program(&name("one"), &set("request.path"), secrets.clone()).await.unwrap();
+        let refused = first.program(&name("one"), &set("no such thing"), Secrets::new()).await.unwrap_err();
+        assert!(refused.to_string().starts_with("the PolicySet does not hold: "), "{refused}");
+        first.close().await;
+
+        let again = folders(&root);
+        let tenant = again.of(&name("one")).await.unwrap();
+        let in_force = tenant.policy().borrow().clone().unwrap();
+        assert_eq!((in_force.digest, &*in_force.secrets), (digest, &secrets));
+        drop((tenant, in_force));
+        again.close().await;
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_opened_takes_nobody_else_with_it_and_may_be_mended() {
+        let root = tempfile::tempdir().unwrap();
+        let tenants = folders(&root);
+        tenants.open_all().await.unwrap();
+        let journal = root.path().join("tenants/broken/journal.sqlite");
+        std::fs::create_dir_all(&journal).unwrap();
+        assert_eq!(tenants.of(&name("broken")).await.unwrap_err(), TenantError::Closed(name("broken")));
+        assert!(enter(&*tenants.of(&name("sound")).await.unwrap(), "run-1", "a").await);
+        std::fs::remove_dir(&journal).unwrap();
+        assert!(enter(&*tenants.of(&name("broken")).await.unwrap(), "run-1", "a").await);
+        tenants.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_no_label_is_refused_and_makes_no_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let tenants = folders(&root);
+        tenants.open_all().await.unwrap();
+        for bad in ["..", ".", "a/b", "Upper", "-a", "a-", "a.b", &"a".repeat(64)] {
+            assert_eq!(tenants.of(&name(bad)).await.unwrap_err(), TenantError::Name(name(bad)), "{bad}");
+        }
+        assert_eq!(std::fs::read_dir(root.path().join("tenants")).unwrap().count(), 0);
+    }
+}
