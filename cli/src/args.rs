@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::capture::pod::CaptureArgs;
 use crate::dev::{DevArgs, EnvArgs};
 use crate::read::{DecideArgs, EffectsArgs, GatesArgs, ResolveArgs, RunsArgs, ShowArgs};
 use crate::roles::ledger::LedgerArgs;
@@ -60,6 +61,10 @@ pub(crate) enum Subcommands {
     Ledger(LedgerArgs),
     /// The sidecar as a process of its own
     Sidecar(SidecarArgs),
+    /// Redirect a pod's connections to its sidecar
+    #[command(after_help = "Runs in an init container with NET_ADMIN before the sidecar starts.\n\nExample:\n  \
+                            kybernis capture --proxy-uid 7400 --redirect-port 7401 --dns-port 7453 --skip-outbound-ports 5432,9000-9010")]
+    Capture(CaptureArgs),
     /// Make a token for a sidecar that is started by hand
     Token(TokenArgs),
     /// Print a completion script for a shell

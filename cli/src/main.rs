@@ -69,6 +69,7 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
         Subcommands::Check(args) => check(&args),
         Subcommands::Ledger(args) => one_thread()?.block_on(roles::ledger::run(args)).map(done),
         Subcommands::Sidecar(args) => threads(args.threads)?.block_on(roles::sidecar::run(args)).map(done),
+        Subcommands::Capture(args) => capture::pod::capture(&args).map(done),
         Subcommands::Token(args) => token::token(args).map(done),
         Subcommands::Completion(args) => {
             let mut script = Vec::new();

@@ -11,26 +11,28 @@ use crate::later::{LATER_FIELDS, Later, NOT_YET};
 pub(crate) fn published(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let CustomResourceDefinition { spec, .. } = &mut crd;
     for schema in spec.versions.iter_mut().filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut()) {
-        plain(schema);
+        plain(schema, false);
         LATER_FIELDS.iter().filter(|later| later.kind == spec.names.kind).for_each(|later| refuse_later(schema, later));
     }
     crd
 }
 
-/// Kubernetes warns of formats that it does not know, and shows every member that a default has, those that say nothing too.
-fn plain(schema: &mut JSONSchemaProps) {
+/// Kubernetes warns of formats that it does not know, and shows every member that a default has, those that say nothing too. In a
+/// list's items it fills in none: `kubectl apply` compares lists as wholes, and would find each of them changed for ever.
+fn plain(schema: &mut JSONSchemaProps, in_list: bool) {
     schema.format.take_if(|format| format.starts_with("uint"));
+    schema.default.take_if(|_| in_list);
     if let Some(default) = &mut schema.default {
         strip_nulls(&mut default.0);
     }
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(plain);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(|property| plain(property, in_list));
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(item)) => plain(item),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(plain),
+        Some(JSONSchemaPropsOrArray::Schema(item)) => plain(item, true),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(|item| plain(item, true)),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
-        plain(value);
+        plain(value, in_list);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::tls::authority::{Authority, AuthorityError};
 use crate::tls::bundle;
 use crate::tls::client::{ClientTls, Roots, RootsError};
 use crate::tls::leaf::Leaves;
+use crate::tls::truststore;
 use crate::upstream::Upstream;
 use crate::{admin, dns};
 
@@ -76,6 +77,9 @@ pub enum StartError {
     /// A file of extra roots.
     #[error(transparent)]
     Roots(#[from] RootsError),
+    /// A configured root that is no certificate.
+    #[error("the bundle of roots cannot be written for Java: {0}")]
+    Bundle(rustls::pki_types::pem::Error),
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -108,6 +112,10 @@ impl Sidecar {
     pub const BUNDLE_FILE: &'static str = "ca-bundle.pem";
     /// PEM of the sidecar's own CA alone, for clients that add to their roots.
     pub const CA_FILE: &'static str = "ca.pem";
+    /// [`Self::BUNDLE_FILE`] as Java reads it.
+    pub const TRUST_STORE_FILE: &'static str = "truststore.jks";
+    /// That store's password: it keeps no secret.
+    pub const TRUST_STORE_PASSWORD: &'static str = truststore::PASSWORD;
 
     /// Opens everything and begins to serve; the ledger need not be there yet.
     ///
@@ -123,8 +131,10 @@ impl Sidecar {
         }
         let pem =
             bundle::with_public_roots(&settings.roots, authority.pem()).map_err(|(path, source)| StartError::File { path, source })?;
-        publish(&settings.bundle, Self::CA_FILE, authority.pem())?;
-        publish(&settings.bundle, Self::BUNDLE_FILE, &pem)?;
+        let store = truststore::from_pem(pem.as_bytes()).map_err(StartError::Bundle)?;
+        publish(&settings.bundle, Self::CA_FILE, authority.pem().as_bytes())?;
+        publish(&settings.bundle, Self::BUNDLE_FILE, pem.as_bytes())?;
+        publish(&settings.bundle, Self::TRUST_STORE_FILE, &store)?;
 
         let own = own_addresses(&settings).map_err(StartError::Listener)?;
         let closing = CancellationToken::new();
@@ -207,12 +217,12 @@ fn private_folder(path: &Path) -> Result<(), StartError> {
 }
 
 /// Puts a file where the agent reads it, whole or not at all.
-fn publish(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
+fn publish(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StartError> {
     let path = folder.join(name);
     let partial = folder.join(format!(".{name}.partial"));
     let write = || {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-        fs::write(&partial, text)?;
+        fs::write(&partial, bytes)?;
         fs::set_permissions(&partial, fs::Permissions::from_mode(0o644))?;
         fs::rename(&partial, &path)
     };

@@ -207,6 +207,11 @@ mod tests {
     }
 
     #[test]
+    fn java_is_told_the_password_that_the_sidecar_has_set() {
+        assert_eq!(TRUST_STORE_PASSWORD, kybernis_sidecar::serve::Sidecar::TRUST_STORE_PASSWORD);
+    }
+
+    #[test]
     fn java_s_own_options_stay_and_ours_follow_in_quotes_where_they_have_blanks() {
         let options = |capture| value(&with(capture, &[("JAVA_TOOL_OPTIONS", "-Xmx64m")]), "JAVA_TOOL_OPTIONS").unwrap().to_owned();
         let trust = "-Xmx64m -Djavax.net.ssl.trustStore=\"/d/trust store.jks\" -Djavax.net.ssl.trustStoreType=JKS \

@@ -1,9 +1,12 @@
 //! `kybernis ledger`: the ledger as a process.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
+use kybernis_ledger::auth::{Kubernetes, KubernetesSettings};
 use kybernis_ledger::journal::SqliteJournal;
 use kybernis_ledger::{Callers, Ledger, Settings};
 use tokio::sync::watch;
@@ -39,10 +42,42 @@ pub(crate) struct LedgerArgs {
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_HTTP_LISTEN", default_value = "127.0.0.1:7480")]
     http_listen: String,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
     log: LogArgs,
     /// The listeners arrive on standard input, whose end ends this process
     #[arg(long, hide = true)]
     supervised: bool,
+}
+
+/// The settings of a ledger that serves a cluster.
+#[derive(Clone, Debug, Args)]
+struct ClusterArgs {
+    /// Serve a cluster: Kubernetes vouches for callers, each namespace is a tenant, and the operator brings policies
+    #[arg(long, env = "KYBERNIS_KUBERNETES", requires_all = ["operator", "sidecar_images"])]
+    kubernetes: bool,
+    /// The operator's ServiceAccount
+    #[arg(long, value_name = "NAMESPACE/NAME", env = "KYBERNIS_OPERATOR")]
+    operator: Option<String>,
+    /// The sidecar's image; several with commas between them while a release is upgraded
+    #[arg(long = "sidecar-image", value_name = "IMAGE", env = "KYBERNIS_SIDECAR_IMAGES", value_delimiter = ',')]
+    sidecar_images: Vec<String>,
+    /// The sidecar's container in a pod
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_SIDECAR_CONTAINER", default_value = kybernis_webhook::names::PROXY_CONTAINER)]
+    sidecar_container: String,
+    /// The audience of tokens for this ledger
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_AUDIENCE", default_value = "ledger.kybernis.io")]
+    audience: String,
+}
+
+impl ClusterArgs {
+    /// The operator's namespace and name; `None` without --kubernetes.
+    fn operator(&self) -> Result<Option<(String, String)>, String> {
+        let Some(text) = self.operator.as_deref().filter(|_| self.kubernetes) else { return Ok(None) };
+        let parts = text.split_once('/').filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));
+        let (namespace, name) = parts.ok_or_else(|| format!("{text:?} is not NAMESPACE/NAME"))?;
+        Ok(Some((namespace.to_owned(), name.to_owned())))
+    }
 }
 
 /// Runs until asked to end.
@@ -66,7 +101,11 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     if args.supervised && (grpc.is_none() || http.is_none()) {
         problems.add("the supervisor handed over too few listeners");
     }
-    let (filter, home, grpc, http) = problems.settle((|| Some((filter?, home?, grpc?, http?)))())?;
+    let operator = problems.keep("--operator", args.cluster.operator());
+    if args.cluster.kubernetes && args.policies.is_some() {
+        problems.add("--policies is for a ledger without --kubernetes: in a cluster the operator brings policies");
+    }
+    let (filter, home, grpc, http, operator) = problems.settle((|| Some((filter?, home?, grpc?, http?, operator?)))())?;
     args.log.start(filter)?;
 
     let standing = Standing {
@@ -78,6 +117,9 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
         handover: None,
     };
     let owned = if args.supervised { None } else { Some(own(&home, &standing)?) };
+    if let Some(operator) = operator {
+        return serve_cluster(&args.cluster, operator, &home, grpc, http, lifeline).await;
+    }
     let (in_force, folder) = match &standing.policies {
         None => (policies::none()?, None),
         Some(dir) => {
@@ -109,6 +151,33 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     if let Some(owned) = owned {
         owned.withdraw();
     }
+    ended
+}
+
+/// Serves a cluster until asked to end.
+async fn serve_cluster(
+    cluster: &ClusterArgs,
+    operator: (String, String),
+    home: &Home,
+    grpc: TcpListener,
+    http: TcpListener,
+    lifeline: Option<Lifeline>,
+) -> anyhow::Result<()> {
+    let client = kube::Client::try_default().await.context("no way to the API server")?;
+    let (audience, container, images) = (cluster.audience.clone(), cluster.sidecar_container.clone(), cluster.sidecar_images.clone());
+    let namespace = operator.0.clone();
+    let kubernetes = Kubernetes::new(client.clone(), KubernetesSettings { audience, container, images, operator });
+    let engine = kybernis_ledger::engine::Settings::default();
+    let callers = Callers::Cluster(kubernetes);
+    let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
+    let published = kybernis_ledger::auth::publish_ca(&client, &namespace, &Ledger::ca_file(home.path())).await;
+    published.context("the ConfigMap from which the operator hands out this ledger's CA")?;
+    tracing::info!(data = %home.path().display(), "the ledger serves the cluster");
+    let ended = tokio::select! {
+        ended = ledger.failed() => ended.map_err(anyhow::Error::from).and(Err(anyhow::anyhow!("a part of the ledger has stopped"))),
+        asked = asked_to_end(lifeline, std::future::ready(())) => asked,
+    };
+    ledger.stop().await?;
     ended
 }
 

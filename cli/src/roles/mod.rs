@@ -8,7 +8,8 @@ pub(crate) mod sidecar;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,8 +42,17 @@ impl Problems {
 
     /// Binds a listener.
     pub(crate) fn listen(&mut self, setting: &str, address: &str) -> Option<TcpListener> {
+        self.bind(setting, address, |address| TcpListener::bind(address))
+    }
+
+    /// Binds a socket for datagrams.
+    fn receive(&mut self, setting: &str, address: &str) -> Option<UdpSocket> {
+        self.bind(setting, address, |address| UdpSocket::bind(address))
+    }
+
+    fn bind<T>(&mut self, setting: &str, address: &str, bind: impl FnOnce(SocketAddr) -> io::Result<T>) -> Option<T> {
         let address: SocketAddr = self.keep(setting, address.parse().map_err(|_| format!("{address:?} is not ADDRESS:PORT")))?;
-        self.keep(setting, TcpListener::bind(address).map_err(|error| format!("{address}: {error}")))
+        self.keep(setting, bind(address).map_err(|error| format!("{address}: {error}")))
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct SidecarArgs {
     #[arg(long, value_name = "DIR", env = "KYBERNIS_BUNDLE")]
     bundle: Option<PathBuf>,
     /// A PEM file of roots that vouch for far sides beside the public ones; may be repeated
-    #[arg(long = "root", value_name = "PEM_FILE")]
+    #[arg(long = "root", value_name = "PEM_FILE", env = "KYBERNIS_ROOTS", value_delimiter = ',')]
     roots: Vec<PathBuf>,
     /// The ledger: https://HOST:PORT
     #[arg(long, value_name = "URL", env = "KYBERNIS_LEDGER")]
@@ -38,12 +38,15 @@ pub(crate) struct SidecarArgs {
     /// How connections are caught, for the record: cooperative, redirect
     #[arg(long, value_name = "MODE", env = "KYBERNIS_CAPTURE", default_value = "cooperative")]
     capture: String,
-    /// Where the forward proxy listens
-    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_PROXY_LISTEN", default_value = "127.0.0.1:7400")]
-    proxy_listen: String,
-    /// Where redirected connections arrive
-    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_REDIRECT_LISTEN")]
-    redirect_listen: Option<String>,
+    /// Where the forward proxy listens; several with commas between them
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_PROXY_LISTEN", default_value = "127.0.0.1:7400", value_delimiter = ',')]
+    proxy_listen: Vec<String>,
+    /// Where redirected connections arrive; several with commas between them
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_REDIRECT_LISTEN", value_delimiter = ',')]
+    redirect_listen: Vec<String>,
+    /// Where redirected questions about names arrive, over UDP and TCP; several with commas between them
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_DNS_LISTEN", value_delimiter = ',')]
+    dns_listen: Vec<String>,
     /// Where probes and metrics are asked for
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN")]
     admin_listen: Option<String>,
@@ -98,9 +101,15 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
 
 fn listeners(args: &SidecarArgs, problems: &mut Problems) -> Sockets {
     let mut sockets = Sockets::default();
-    sockets.add_all(Purpose::Proxy, problems.listen("--proxy-listen", &args.proxy_listen));
-    let redirect = args.redirect_listen.as_ref().and_then(|address| problems.listen("--redirect-listen", address));
-    sockets.add_all(Purpose::Redirect, redirect);
+    let of_tcp = [
+        (Purpose::Proxy, "--proxy-listen", &args.proxy_listen),
+        (Purpose::Redirect, "--redirect-listen", &args.redirect_listen),
+        (Purpose::DnsTcp, "--dns-listen", &args.dns_listen),
+    ];
+    for (purpose, setting, addresses) in of_tcp {
+        sockets.add_all(purpose, addresses.iter().filter_map(|address| problems.listen(setting, address)));
+    }
+    sockets.add_all(Purpose::DnsUdp, args.dns_listen.iter().filter_map(|address| problems.receive("--dns-listen", address)));
     sockets
 }
 

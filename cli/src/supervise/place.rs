@@ -14,9 +14,8 @@ use kybernis_sidecar::serve::Sidecar;
 
 use super::kept::Role;
 use crate::capture::environment::Capture;
-use crate::capture::truststore;
 use crate::handover::Sockets;
-use crate::home::{Home, write_whole};
+use crate::home::Home;
 use crate::say::tell;
 
 const SIDECARS: &str = "sidecars";
@@ -73,7 +72,7 @@ impl Place {
 
     /// The same for Java.
     pub(super) fn trust_store(&self) -> PathBuf {
-        self.bundle().join("trust.jks")
+        self.bundle().join(Sidecar::TRUST_STORE_FILE)
     }
 
     fn bundle(&self) -> PathBuf {
@@ -86,14 +85,6 @@ impl Place {
 
     fn log(&self) -> PathBuf {
         self.home.path().join(LOGS).join("sidecar.log")
-    }
-
-    /// Makes the trust store of the bundle that the sidecar has written.
-    pub(super) fn write_trust_store(&self) -> anyhow::Result<()> {
-        let bundle = self.bundle_file();
-        let pem = fs::read(&bundle).with_context(|| format!("the bundle {}", bundle.display()))?;
-        let store = truststore::from_pem(&pem).with_context(|| format!("the bundle {}", bundle.display()))?;
-        Ok(write_whole(&self.trust_store(), &store, 0o644)?)
     }
 
     /// What it takes to start the sidecar here.

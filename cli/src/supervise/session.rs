@@ -125,7 +125,6 @@ impl Session {
                 return Err(error.into());
             }
         };
-        place.write_trust_store()?;
         Ok(Self { run, tenant, capturing, agent, roots, instance, seat, leftovers, sidecar, place })
     }
 

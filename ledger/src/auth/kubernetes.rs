@@ -3,7 +3,8 @@
 //!
 //! What was found is kept for a while, and for as long as the token holds where the API server is away: agents that run go on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kybernis_core::ids::TenantId;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -205,6 +207,45 @@ impl Kubernetes {
         let mapped = found.metadata.labels.as_ref().and_then(|labels| labels.get(TENANT));
         TenantId::new(mapped.map_or(namespace, String::as_str)).map_err(unknown)
     }
+}
+
+/// Where the operator finds the ledger's CA, and what it hands out under the same name.
+const TRUST: &str = "kybernis-trust";
+const TRUST_KEY: &str = "ca.pem";
+/// Who writes it, as server-side apply keeps account.
+const MANAGER: &str = "kybernis-ledger";
+
+/// Why the CA is not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Its file.
+    #[error("{path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The API server.
+    #[error("the ConfigMap {TRUST} cannot be written")]
+    Api(#[from] kube::Error),
+}
+
+/// Puts the ledger's CA where the operator finds it.
+///
+/// # Errors
+/// When the file cannot be read or the ConfigMap cannot be written.
+pub async fn publish_ca(client: &Client, namespace: &str, file: &Path) -> Result<(), PublishError> {
+    let pem = std::fs::read_to_string(file).map_err(|source| PublishError::File { path: file.into(), source })?;
+    let map = ConfigMap {
+        metadata: ObjectMeta { name: Some(TRUST.to_owned()), ..ObjectMeta::default() },
+        data: Some(BTreeMap::from([(TRUST_KEY.to_owned(), pem)])),
+        ..ConfigMap::default()
+    };
+    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    maps.patch(TRUST, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
+    Ok(())
 }
 
 /// When a token runs out, in Unix seconds, by its own word (RFC 7519, 4.1.4), which the API server has found to be signed.

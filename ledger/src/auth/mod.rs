@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kybernis_core::ids::{AgentId, PersonId, RunId, TenantId};
 use serde::{Deserialize, Serialize};
 
-pub use self::kubernetes::{Kubernetes, KubernetesSettings};
+pub use self::kubernetes::{Kubernetes, KubernetesSettings, publish_ca};
 pub use self::token::TokenKey;
 
 /// Longest token that is looked at.

@@ -4,6 +4,7 @@ pub mod authority;
 pub(crate) mod bundle;
 pub mod client;
 pub mod leaf;
+pub(crate) mod truststore;
 
 use std::sync::Arc;
 

@@ -1,13 +1,7 @@
 //! The namespace's one nftables table: all TCP to the sidecar, names to its responder, nothing else.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-
 use super::{DNS_PORT, GATEWAY_V4, GATEWAY_V6, Step, Unsupported};
-
-/// Ordinary users often lack the sbin folders in `PATH`.
-const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
+use crate::capture::nft::{self, NftError};
 
 /// Loopback is redirected too: the host's loopback services are reached through the sidecar. UDP among the namespace's
 /// own loopback addresses stays inside and may go; what else there is is rejected, not dropped, so that clients of QUIC
@@ -45,30 +39,11 @@ fn table(port_v4: u16, port_v6: Option<u16>) -> String {
 
 /// Loads the table. The caller has all rights over its network namespace.
 pub(super) fn load(port_v4: u16, port_v6: Option<u16>) -> Result<(), Unsupported> {
-    let program = nft().ok_or(Unsupported::NftMissing)?;
-    let failed = |e: io::Error| Unsupported::io(Step::Rules, &e);
-    let mut child = Command::new(program)
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // nft may have refused before it read: then its own words are what counts.
-        let _ = stdin.write_all(table(port_v4, port_v6).as_bytes());
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Unsupported::said(Step::Rules, said.lines().next().unwrap_or("nft failed without a word")))
-}
-
-fn nft() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(SBIN.map(PathBuf::from)).map(|folder| folder.join("nft")).find(|file| file.is_file())
+    nft::load(&table(port_v4, port_v6)).map_err(|error| match error {
+        NftError::Missing => Unsupported::NftMissing,
+        NftError::Io(error) => Unsupported::io(Step::Rules, &error),
+        NftError::Said(said) => Unsupported::said(Step::Rules, &said),
+    })
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! bags, encryption and Oracle's own attribute for the same.
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::{Error, PemObject as _};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{Error, PemObject as _};
 
-use super::environment::TRUST_STORE_PASSWORD;
+/// A store takes a password even where nothing is secret: this is what every JDK's own has.
+pub(crate) const PASSWORD: &str = "changeit";
 
 const MAGIC: u32 = 0xfeed_feed;
 const VERSION: u32 = 2;
@@ -39,7 +40,7 @@ fn encode(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
         store.extend(certificate.as_ref());
     }
     let mut digest = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    let password: Vec<u8> = TRUST_STORE_PASSWORD.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let password: Vec<u8> = PASSWORD.encode_utf16().flat_map(u16::to_be_bytes).collect();
     for part in [password.as_slice(), SALT, &store] {
         digest.update(part);
     }
@@ -89,8 +90,7 @@ mod tests {
         let pem = rcgen::generate_simple_self_signed(vec!["far.example".to_owned()]).unwrap().cert.pem();
         let file = folder.path().join("trust.jks");
         std::fs::write(&file, from_pem(pem.as_bytes()).unwrap()).unwrap();
-        let list =
-            std::process::Command::new("keytool").args(["-list", "-storepass", TRUST_STORE_PASSWORD, "-keystore"]).arg(&file).output();
+        let list = std::process::Command::new("keytool").args(["-list", "-storepass", PASSWORD, "-keystore"]).arg(&file).output();
         let said = String::from_utf8(list.unwrap().stdout).unwrap();
         assert!(said.contains("kybernis-0") && said.contains("trustedCertEntry"), "{said}");
     }
