@@ -23,6 +23,9 @@ pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
     }
     // Quiet, since what kubectl prints may be read by a program.
     run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))?;
+    if chore == "load" && arguments.iter().any(|image| image == "kybernis") {
+        run(&mut cargo(["build", "--package", "kybernis-cli"]))?;
+    }
     let mut command = Command::new(target().join("debug/kybernis-cluster"));
     command.args(arguments);
     Err(command.exec()).context("cannot start the program that was just built")

@@ -1,5 +1,6 @@
 //! `kybernis-cluster`: what `cargo xtask cluster` runs.
 
+use std::env;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kybernis_cluster::{Cluster, Home, Programs, agents_image, step};
+use kybernis_cluster::{Cluster, Home, Programs, agents_image, kybernis_image, step};
 
 /// A real Kubernetes on this machine, in namespaces of its own.
 #[derive(Parser)]
@@ -51,7 +52,7 @@ enum Chore {
     },
     /// Make images available to pods
     Load {
-        /// Archives: OCI layouts or what `docker save` writes; `agents` is the agents' image, which is built when it is not there
+        /// Archives: OCI layouts or what `docker save` writes; `agents` is the agents' image and `kybernis` our own, which are built
         #[arg(required = true)]
         images: Vec<PathBuf>,
     },
@@ -89,7 +90,11 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Load { images } => {
             let cluster = running()?;
             for image in images {
-                let archive = if image.as_os_str() == "agents" { agents_image(&Programs::build()?)? } else { image };
+                let archive = match image.to_str() {
+                    Some("agents") => agents_image(&Programs::build()?)?,
+                    Some("kybernis") => kybernis_image(&env::current_exe()?.with_file_name("kybernis"))?,
+                    Some(_) | None => image,
+                };
                 step(&format!("load {}", archive.display()), || cluster.load(&archive))?;
             }
         }
