@@ -9,7 +9,9 @@ use crate::capture::pod::CaptureArgs;
 use crate::dev::{DevArgs, EnvArgs};
 use crate::read::{DecideArgs, EffectsArgs, GatesArgs, ResolveArgs, RunsArgs, ShowArgs};
 use crate::roles::ledger::LedgerArgs;
+use crate::roles::operator::OperatorArgs;
 use crate::roles::sidecar::SidecarArgs;
+use crate::roles::webhook::WebhookArgs;
 use crate::run::RunArgs;
 use crate::token::TokenArgs;
 
@@ -61,6 +63,10 @@ pub(crate) enum Subcommands {
     Ledger(LedgerArgs),
     /// The sidecar as a process of its own
     Sidecar(SidecarArgs),
+    /// A cluster's operator
+    Operator(OperatorArgs),
+    /// A cluster's admission webhook
+    Webhook(WebhookArgs),
     /// Redirect a pod's connections to its sidecar
     #[command(after_help = "Runs in an init container with NET_ADMIN before the sidecar starts.\n\nExample:\n  \
                             kybernis capture --proxy-uid 7400 --redirect-port 7401 --dns-port 7453 --skip-outbound-ports 5432,9000-9010")]

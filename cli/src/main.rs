@@ -69,6 +69,8 @@ fn dispatch(command: Subcommands) -> anyhow::Result<ExitCode> {
         Subcommands::Check(args) => check(&args),
         Subcommands::Ledger(args) => one_thread()?.block_on(roles::ledger::run(args)).map(done),
         Subcommands::Sidecar(args) => threads(args.threads)?.block_on(roles::sidecar::run(args)).map(done),
+        Subcommands::Operator(args) => one_thread()?.block_on(roles::operator::run(args)).map(done),
+        Subcommands::Webhook(args) => one_thread()?.block_on(roles::webhook::run(args)).map(done),
         Subcommands::Capture(args) => capture::pod::capture(&args).map(done),
         Subcommands::Token(args) => token::token(args).map(done),
         Subcommands::Completion(args) => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::later::NOT_YET;
 use crate::yaml::Position;
 
 /// One thing that keeps a folder of manifests from being used, or, as a warning, one that somebody should know.
@@ -21,7 +22,32 @@ pub struct ManifestError {
     pub advice: String,
 }
 
+/// In which way an object does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A value breaks a rule.
+    Invalid,
+    /// It says the same as another object, and neither is the more specific.
+    Conflict,
+    /// A later release will take it.
+    NotYetSupported,
+}
+
+/// How core words a tie between two registrations.
+const CONFLICT: &str = "conflicts with ";
+
 impl ManifestError {
+    /// In which way the object does not hold.
+    pub fn fault(&self) -> Fault {
+        if self.rule.starts_with(CONFLICT) {
+            Fault::Conflict
+        } else if self.rule.contains(NOT_YET) {
+            Fault::NotYetSupported
+        } else {
+            Fault::Invalid
+        }
+    }
+
     /// An error at a place in a file. `problem` says the rule and then, as its last sentence, what to do.
     pub(crate) fn new(file: &str, at: Option<Position>, field: &str, problem: &str) -> Self {
         let (rule, advice) = problem.rsplit_once(". ").unwrap_or((problem, "Correct it"));

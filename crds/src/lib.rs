@@ -1,6 +1,7 @@
 //! The kinds that people write, as CustomResourceDefinitions, and the way from a folder of manifests to core's `PolicySet`.
 //!
-//! [`load`] reads a folder strictly and tells every error with file, line, field, rule and what to do; [`lower`] gives one
+//! [`load`] reads a folder strictly and tells every error with file, line, field, rule and what to do; [`load_objects`] holds objects
+//! from an API server to the same rules; [`lower`] gives one
 //! agent's [`kybernis_core::policy::PolicySet`]; [`check`] reports; [`crds`] generates the CRDs. Nothing here talks to a cluster.
 
 mod check;
@@ -18,8 +19,11 @@ pub mod values;
 mod yaml;
 
 pub use check::{Report, check};
-pub use error::ManifestError;
+pub use error::{Fault, ManifestError};
 pub use kinds::crds;
-pub use load::{AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, SYSTEM_NAMESPACE, Source, load, load_sources, lower, lower_namespace};
+pub use load::{
+    AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, Object, SYSTEM_NAMESPACE, Source, load, load_objects, load_sources, lower,
+    lower_namespace,
+};
 pub use secret::SecretValue;
 pub use yaml::{DEPTH_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, NODES_MAX, Position};

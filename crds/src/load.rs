@@ -5,15 +5,17 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kybernis_core::policy::{CompiledSet, Kind, Labels, Level, Origin, Policy, PolicyError, PolicySet, RetryPolicy, SecretRef, Tool};
+use serde_json::{Map, Value};
 
-use crate::decode::{Object, decode};
+use crate::decode::{Object as Decoded, decode};
 use crate::error::ManifestError;
 use crate::secret::{SecretValue, Secrets};
-use crate::yaml::{FILE_BYTES_MAX, Node, parse};
+use crate::yaml::{self, FILE_BYTES_MAX, Node, parse};
 use crate::{locate, lowering, path};
 
-/// The release's namespace: its objects bind the whole cluster.
+/// The release's namespace on a laptop: its objects bind the whole cluster. In a cluster the release says which it is.
 pub const SYSTEM_NAMESPACE: &str = "kybernis-system";
 /// The namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -28,6 +30,18 @@ pub struct Source {
     /// What it holds.
     pub bytes: Vec<u8>,
 }
+
+/// One object in memory, under the name that errors give it.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// For errors, in [`ManifestError::file`].
+    pub name: String,
+    /// The object as the API server has it.
+    pub value: Value,
+}
+
+/// What people write of an object's metadata, as far as it is read here; the rest the server made, or serves other tools.
+const METADATA: [&str; 2] = ["name", "namespace"];
 
 /// A folder in which everything holds.
 #[derive(Clone, Debug, Default)]
@@ -84,12 +98,46 @@ pub fn lower_namespace(loaded: &Loaded, namespace: &str) -> PolicySet {
 
 /// Reads files that are already in memory.
 pub fn load_sources(sources: &[Source]) -> Result<Loaded, Vec<ManifestError>> {
-    let mut loader = Loader::default();
+    let mut loader = Loader::new(SYSTEM_NAMESPACE);
     for source in sources {
         loader.file(source);
     }
     loader.compile();
     loader.finish()
+}
+
+/// Reads objects as the API server has them, by the very same checks; the status and what the server adds to the metadata are left
+/// out. Those of `system_namespace` bind the whole cluster. An error has a line and a column only where its place in an expression
+/// is known.
+///
+/// # Errors
+/// Everything that keeps one of them, or all of them together, from being used.
+pub fn load_objects(objects: &[Object], system_namespace: &str) -> Result<Loaded, Vec<ManifestError>> {
+    let mut loader = Loader::new(system_namespace);
+    for object in objects {
+        loader.object(object);
+    }
+    for error in &mut loader.errors {
+        (error.line, error.column) = (None, None);
+    }
+    loader.compile();
+    loader.finish()
+}
+
+/// The object without what only the server writes.
+fn as_written(value: &Value) -> Value {
+    let Value::Object(members) = value else { return value.clone() };
+    let written = members.iter().filter(|(name, _)| *name != "status").map(|(name, value)| {
+        let value = match value {
+            Value::Object(metadata) if name == "metadata" => {
+                let kept = metadata.iter().filter(|(name, _)| METADATA.contains(&name.as_str()));
+                Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect())
+            }
+            other => other.clone(),
+        };
+        (name.clone(), value)
+    });
+    Value::Object(written.collect::<Map<_, _>>())
 }
 
 impl Loaded {
@@ -192,9 +240,10 @@ struct Found {
     node: Node,
 }
 
-#[derive(Default)]
 struct Loader<'s> {
-    files: Vec<(&'s str, &'s str)>,
+    system: &'s str,
+    /// Each file's name and text; an object in memory has no text.
+    files: Vec<(&'s str, Option<&'s str>)>,
     found: BTreeMap<(Kind, Origin), Found>,
     secret_places: BTreeMap<(String, String), (usize, usize)>,
     loaded: Loaded,
@@ -202,6 +251,33 @@ struct Loader<'s> {
 }
 
 impl<'s> Loader<'s> {
+    fn new(system: &'s str) -> Self {
+        Self {
+            system,
+            files: Vec::new(),
+            found: BTreeMap::new(),
+            secret_places: BTreeMap::new(),
+            loaded: Loaded::default(),
+            errors: Vec::new(),
+        }
+    }
+
+    fn object(&mut self, object: &'s Object) {
+        match yaml::from_json(&as_written(&object.value)) {
+            Err(error) => self.errors.push(ManifestError::new(&object.name, None, "", &error.problem)),
+            Ok(node) => {
+                self.files.push((&object.name, None));
+                self.document(self.files.len() - 1, node);
+            }
+        }
+    }
+
+    fn origin(&self, metadata: &ObjectMeta) -> Origin {
+        let namespace = metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        let level = if namespace == self.system { Level::Cluster } else { Level::Namespace };
+        Origin { level, namespace, name: metadata.name.clone().unwrap_or_default() }
+    }
+
     fn file(&mut self, source: &'s Source) {
         let name = source.file.as_str();
         if source.bytes.len() > FILE_BYTES_MAX {
@@ -225,7 +301,7 @@ impl<'s> Loader<'s> {
                 self.errors.push(placed.at_column(error.at));
             }
             Ok(documents) => {
-                self.files.push((name, text));
+                self.files.push((name, Some(text)));
                 let file = self.files.len() - 1;
                 for node in documents {
                     self.document(file, node);
@@ -239,23 +315,23 @@ impl<'s> Loader<'s> {
         let Some(object) = decode(name, &node, &mut self.errors) else { return };
         let mut problems = Vec::new();
         match object {
-            Object::Tool(found) => {
-                let origin = origin(&found.metadata);
+            Decoded::Tool(found) => {
+                let origin = self.origin(&found.metadata);
                 let tool = lowering::tool(origin.clone(), &found, &mut problems);
                 self.keep(Kind::Tool, origin, file, node, problems, |loaded| loaded.tools.push(tool));
             }
-            Object::Policy(found) => {
-                let origin = origin(&found.metadata);
+            Decoded::Policy(found) => {
+                let origin = self.origin(&found.metadata);
                 let policy = lowering::policy(origin.clone(), &found, &mut problems);
                 self.keep(Kind::Policy, origin, file, node, problems, |loaded| loaded.policies.push(policy));
             }
-            Object::RetryPolicy(found) => {
-                let origin = origin(&found.metadata);
+            Decoded::RetryPolicy(found) => {
+                let origin = self.origin(&found.metadata);
                 let retry = lowering::retry(origin.clone(), &found, &mut problems);
                 self.keep(Kind::RetryPolicy, origin, file, node, problems, |loaded| loaded.retries.push(retry));
             }
-            Object::Secret(found) => {
-                let Origin { namespace, name, .. } = origin(&found.metadata);
+            Decoded::Secret(found) => {
+                let Origin { namespace, name, .. } = self.origin(&found.metadata);
                 let key = (namespace.clone(), name.clone());
                 if let Some(first) = self.secret_places.get(&key).copied() {
                     self.duplicate("Secret", &namespace, &name, first, (file, &node));
@@ -325,6 +401,14 @@ impl<'s> Loader<'s> {
             return ManifestError::new("", None, &error.field, &error.problem);
         };
         let (name, text) = self.files.get(found.file).copied().unwrap_or_default();
+        let Some(text) = text else {
+            let at = error.at;
+            let mut error = ManifestError::new(name, None, &error.field, &error.problem);
+            if let Some((line, column)) = at {
+                (error.line, error.column) = (usize::try_from(line).ok(), usize::try_from(column).ok());
+            }
+            return error;
+        };
         let steps = path::from_text(&error.field);
         let placed = ManifestError::new(name, Some(found.node.place(&steps)), &error.field, &error.problem);
         let inside = error.at.zip(found.node.find(&steps)).and_then(|((line, column), scalar)| locate::inside(text, scalar, line, column));
@@ -379,9 +463,4 @@ impl<'s> Loader<'s> {
             }
         }
     }
-}
-
-fn origin(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Origin {
-    let namespace = metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    Origin { level: lowering::level(&namespace), namespace, name: metadata.name.clone().unwrap_or_default() }
 }

@@ -2,8 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kybernis_core::policy::{
-    self as model, DEFAULT_BODY_BYTES, DEFAULT_DERIVED_WINDOW, DerivedMode, Level, Operator, Origin, PathPattern, PrincipalRule,
-    Requirement, RuleVerdict, Scope, SecretRef, Selector,
+    self as model, DEFAULT_BODY_BYTES, DEFAULT_DERIVED_WINDOW, DerivedMode, Operator, Origin, PathPattern, PrincipalRule, Requirement,
+    RuleVerdict, Scope, SecretRef, Selector,
 };
 use kybernis_core::time::Millis;
 
@@ -206,11 +206,6 @@ fn scope(spec: &ScopeSpec) -> Scope {
 
 fn or(given: Option<GoDuration>, default: Millis) -> Millis {
     given.map_or(default, GoDuration::get)
-}
-
-/// Whom an object of this namespace binds.
-pub(crate) fn level(namespace: &str) -> Level {
-    if namespace == crate::load::SYSTEM_NAMESPACE { Level::Cluster } else { Level::Namespace }
 }
 
 const _: () = assert!(DEFAULT_BODY_BYTES <= 16_777_216, "the schema's maximum must admit the default");

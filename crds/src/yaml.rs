@@ -121,6 +121,33 @@ impl Node {
     }
 }
 
+/// A value in memory as a tree, within the same bounds; it stands nowhere, so every place in it is the first.
+pub(crate) fn from_json(value: &Value) -> Result<Node, YamlError> {
+    let mut left = NODES_MAX;
+    node_of(value, DEPTH_MAX, &mut left)
+}
+
+const NOWHERE: Position = Position { line: 1, column: 1 };
+
+fn node_of(value: &Value, depth: usize, left: &mut usize) -> Result<Node, YamlError> {
+    let bound = |problem: String| YamlError { at: NOWHERE, problem };
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(bound(format!("the object is nested more than {DEPTH_MAX} levels deep. Flatten it")));
+    };
+    let weight = 1 + if let Value::String(text) = value { text.len() / TEXT_UNIT } else { 0 };
+    *left = left.checked_sub(weight).ok_or_else(|| bound(format!("the object has more than {NODES_MAX} values. Split it")))?;
+    let content = match value {
+        Value::Array(items) => Content::List(items.iter().map(|item| node_of(item, depth, left)).collect::<Result<_, _>>()?),
+        Value::Object(members) => {
+            let member =
+                |(name, value): (&String, &Value)| Ok(Member { name: name.clone(), at: NOWHERE, value: node_of(value, depth, left)? });
+            Content::Map(members.iter().map(member).collect::<Result<_, YamlError>>()?)
+        }
+        scalar => Content::Scalar(scalar.clone(), Text { style: ScalarStyle::DoubleQuoted, one_line: false }),
+    };
+    Ok(Node { at: NOWHERE, content })
+}
+
 /// Reads every document of a file; an empty document is left out.
 pub(crate) fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
     let options = granit_parser::options! {

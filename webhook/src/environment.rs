@@ -79,7 +79,7 @@ fn java_options() -> String {
     let around = NO_PROXY.map(|host| if host == "::1" { "[::1]" } else { host }).join("|");
     let mut options = vec![
         format!("{JAVA_TRUST}{BUNDLE_FOLDER}/{TRUST_STORE_FILE}"),
-        "-Djavax.net.ssl.trustStoreType=PKCS12".to_owned(),
+        "-Djavax.net.ssl.trustStoreType=JKS".to_owned(),
         format!("-Djavax.net.ssl.trustStorePassword={TRUST_STORE_PASSWORD}"),
     ];
     for scheme in ["http", "https"] {

@@ -1,5 +1,6 @@
 //! Injection as a pure function: raw pod JSON, its namespace and the chart's configuration in; a pod with its sidecar, a reason
-//! to leave it alone, or a refusal out. Nothing here talks to a cluster.
+//! to leave it alone, or a refusal out. That part knows no cluster; [`server`] stands around it, answers the API server's reviews and keeps the certificate that
+//! API servers check.
 //!
 //! [`inject`] is the mutating webhook's, [`patch`] makes its answer, [`validate`] is the validating webhook's; the first and the
 //! last are one pass over the pod. A pass never weakens what was asked for: what cannot be had is refused, with its place, the
@@ -25,6 +26,7 @@ mod quantity;
 mod refusal;
 mod resources;
 mod rules;
+pub mod server;
 mod settings;
 mod status;
 mod validate;

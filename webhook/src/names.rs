@@ -42,7 +42,7 @@ pub(crate) const CONTAINERS: [&str; 2] = [CAPTURE_CONTAINER, PROXY_CONTAINER];
 pub const BUNDLE_FOLDER: &str = "/var/run/kybernis";
 /// PEM of every root, in [`BUNDLE_FOLDER`]; the sidecar gives it this name.
 pub const BUNDLE_FILE: &str = "ca-bundle.pem";
-/// The same for Java, as PKCS#12.
-pub const TRUST_STORE_FILE: &str = "truststore.p12";
+/// The same for Java, as a Java KeyStore, which every JDK reads.
+pub const TRUST_STORE_FILE: &str = "truststore.jks";
 /// The key in the trust ConfigMap under which the operator keeps the ledger's CAs, and the file that it becomes.
 pub const TRUST_FILE: &str = "ca.pem";

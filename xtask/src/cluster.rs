@@ -19,7 +19,10 @@ pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
     }
     if chore == "test" {
         // One at a time: each starts clusters, and a machine has only so much memory.
-        return run(&mut cargo(["test", "--package", "kybernis-cluster", "--", "--include-ignored", "--test-threads=1", "--nocapture"]));
+        // The scenarios put these into images.
+        run(&mut cargo(["build", "--package", "kybernis-cli", "--package", "kybernis-broker"]))?;
+        let packages = ["--package", "kybernis-cluster", "--package", "kybernis-pods"];
+        return run(cargo(["test"]).args(packages).args(["--", "--include-ignored", "--test-threads=1", "--nocapture"]));
     }
     // Quiet, since what kubectl prints may be read by a program.
     run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))?;

@@ -12,7 +12,7 @@ use crate::tools;
 const IMPURE: [&str; 10] = ["tokio", "hyper", "tonic", "kube", "axum", "rusqlite", "rand", "getrandom", "reqwest", "time"];
 
 /// Crates that never know one another: what they share goes through `core` or `proto`.
-const STRANGERS: [(&str, &str); 8] = [
+const STRANGERS: [(&str, &str); 14] = [
     ("ledger", "kybernis-sidecar"),
     ("sidecar", "kybernis-ledger"),
     ("ledger", "kybernis-crds"),
@@ -21,6 +21,12 @@ const STRANGERS: [(&str, &str); 8] = [
     ("webhook", "kybernis-sidecar"),
     ("ledger", "kybernis-webhook"),
     ("sidecar", "kybernis-webhook"),
+    ("operator", "kybernis-ledger"),
+    ("operator", "kybernis-sidecar"),
+    ("operator", "kybernis-webhook"),
+    ("ledger", "kybernis-operator"),
+    ("sidecar", "kybernis-operator"),
+    ("webhook", "kybernis-operator"),
 ];
 
 pub(crate) fn tidy() -> Result<()> {

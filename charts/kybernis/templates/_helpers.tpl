@@ -26,6 +26,8 @@ runAsNonRoot: true
 runAsUser: 65532
 runAsGroup: 65532
 fsGroup: 65532
+# Once: what was made since is its own, and private.
+fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- define "kybernis.containerSecurity" -}}
@@ -37,4 +39,23 @@ readOnlyRootFilesystem: true
 {{/* Where sidecars and the operator find the ledger. */}}
 {{- define "kybernis.ledgerAddress" -}}
 https://kybernis-ledger.{{ .Release.Namespace }}.svc:7443
+{{- end }}
+
+{{/* Where a component's pods may run, and with what. */}}
+{{- define "kybernis.scheduling" -}}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -163,7 +163,7 @@ async fn serve_cluster(
     http: TcpListener,
     lifeline: Option<Lifeline>,
 ) -> anyhow::Result<()> {
-    let client = kube::Client::try_default().await.context("no way to the API server")?;
+    let client = super::api_server().await?;
     let (audience, container, images) = (cluster.audience.clone(), cluster.sidecar_container.clone(), cluster.sidecar_images.clone());
     let namespace = operator.0.clone();
     let kubernetes = Kubernetes::new(client.clone(), KubernetesSettings { audience, container, images, operator });

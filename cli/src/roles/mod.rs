@@ -3,14 +3,18 @@
 
 pub(crate) mod ledger;
 mod logs;
+pub(crate) mod operator;
 mod policies;
 pub(crate) mod sidecar;
+pub(crate) mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::logs::LogArgs;
@@ -92,6 +96,23 @@ async fn asked_to_end(lifeline: Option<Lifeline>, serves: impl Future<Output = (
         }
     }
     Ok(())
+}
+
+/// Longer than the API server lets a watch last: an answer that stops in between is a connection that is gone.
+const API_SERVER_SILENCE: Duration = Duration::from_secs(300);
+
+/// The API server, as this pod's ServiceAccount, or as KUBECONFIG says.
+async fn api_server() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer().await.context("no way to the API server")?;
+    config.read_timeout = Some(API_SERVER_SILENCE);
+    kube::Client::try_from(config).context("no way to the API server")
+}
+
+/// For who cannot fail by being asked: signals that cannot be had count as asked.
+async fn until_asked(asked: impl Future<Output = anyhow::Result<()>>) {
+    if let Err(error) = asked.await {
+        tracing::error!(%error, "signals cannot be heard");
+    }
 }
 
 #[cfg(test)]

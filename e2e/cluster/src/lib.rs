@@ -10,8 +10,8 @@ mod cluster;
 mod debian;
 mod home;
 mod image;
-mod kybernis;
 mod node;
+mod own;
 mod parts;
 mod pki;
 mod programs;
@@ -24,7 +24,7 @@ pub use agents::agents_image;
 pub use cluster::{Cluster, EXISTING};
 pub use home::{Home, cache};
 pub use image::{Entry, Image, Layer};
-pub use kybernis::kybernis_image;
+pub use own::own_image;
 pub use parts::Part;
 pub use programs::Programs;
 pub use progress::step;
@@ -36,5 +36,3 @@ pub const PAUSE_IMAGE: &str = "kybernis.test/pause:e2e";
 pub const PROBE_IMAGE: &str = "kybernis.test/probe:e2e";
 /// The agents' image: the HTTP clients that people really use.
 pub const AGENTS_IMAGE: &str = "kybernis.test/agents:e2e";
-/// The image of Kybernis' own pods and containers: the program under test, and `nft` for the init container.
-pub const KYBERNIS_IMAGE: &str = "kybernis.test/kybernis:e2e";

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kybernis_cluster::{Cluster, Home, Programs, agents_image, kybernis_image, step};
+use kybernis_cluster::{Cluster, Home, Programs, agents_image, own_image, step};
 
 /// A real Kubernetes on this machine, in namespaces of its own.
 #[derive(Parser)]
@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Result<()> {
             for image in images {
                 let archive = match image.to_str() {
                     Some("agents") => agents_image(&Programs::build()?)?,
-                    Some("kybernis") => kybernis_image(&env::current_exe()?.with_file_name("kybernis"))?,
+                    Some("kybernis") => own_image(&env::current_exe()?.with_file_name("kybernis"))?,
                     Some(_) | None => image,
                 };
                 step(&format!("load {}", archive.display()), || cluster.load(&archive))?;

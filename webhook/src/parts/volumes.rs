@@ -13,7 +13,7 @@ pub(crate) const TOKEN_FILE: &str = "token";
 /// Where the ledger's CAs lie.
 pub(crate) const TRUST_FOLDER: &str = "/etc/kybernis/trust";
 
-/// The public roots are a quarter of a megabyte, as PEM and again as PKCS#12; a cluster's own may be as many.
+/// The public roots are a quarter of a megabyte, as PEM and again as a Java KeyStore; a cluster's own may be as many.
 const BUNDLE_SIZE: &str = "8Mi";
 /// One key and one certificate, each written beside the old and renamed.
 const STATE_SIZE: &str = "1Mi";

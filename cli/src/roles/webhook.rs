@@ -1,0 +1,73 @@
+//! `kybernis webhook`: admission, by which sidecars come into pods and what does not hold stays out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use kybernis_webhook::server::{Certificates, LINGER, Lifetimes, OwnCertificates, Settings};
+use kybernis_webhook::{Config, ConfigError};
+
+use super::{LogArgs, Problems, asked_to_end};
+
+/// The settings of a webhook.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Runs in a cluster, or with KUBECONFIG beside one.\n\nExample:\n  kybernis webhook --config config.yaml")]
+pub(crate) struct WebhookArgs {
+    /// What is injected, as the chart's ConfigMap says
+    #[arg(long, value_name = "FILE", env = "KYBERNIS_WEBHOOK_CONFIG")]
+    config: PathBuf,
+    /// Where API servers connect: HTTPS
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_WEBHOOK_LISTEN", default_value = "127.0.0.1:7443")]
+    listen: String,
+    /// Where probes and metrics are asked for
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN", default_value = "127.0.0.1:7490")]
+    admin_listen: String,
+    /// The Service by which API servers reach this webhook, in the release's namespace
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_SERVICE", default_value = "kybernis-webhook")]
+    service: String,
+    /// The Secret there that holds the certificates, which the webhook makes and rotates
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_SECRET", default_value = "kybernis-webhook-tls")]
+    secret: String,
+    /// The MutatingWebhookConfiguration and the ValidatingWebhookConfiguration, which share a name
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_CONFIGURATION", default_value = "kybernis")]
+    configuration: String,
+    /// A certificate's chain that somebody else rotates, cert-manager say, and caBundle with it
+    #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_TLS_CERTIFICATE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_TLS_KEY", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs until asked to end.
+pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
+    let mut problems = Problems::default();
+    let filter = problems.keep("--log", args.log.filter());
+    let config = problems.keep("--config", config(&args.config));
+    let listener = problems.listen("--listen", &args.listen);
+    let admin = problems.listen("--admin-listen", &args.admin_listen);
+    let (filter, config, listener, admin) = problems.settle((|| Some((filter?, config?, listener?, admin?)))())?;
+    args.log.start(filter)?;
+    let certificates = match (args.tls_certificate, args.tls_key) {
+        (Some(certificate), Some(key)) => Certificates::Provided { certificate, key },
+        _ => Certificates::Own(OwnCertificates {
+            service: args.service,
+            secret: args.secret,
+            mutating: args.configuration.clone(),
+            validating: args.configuration,
+            lifetimes: Lifetimes::default(),
+        }),
+    };
+    let client = super::api_server().await?;
+    let settings = Settings { config, listener, admin, certificates, linger: LINGER };
+    kybernis_webhook::server::run(settings, client, super::until_asked(asked_to_end(None, std::future::ready(())))).await?;
+    Ok(())
+}
+
+fn config(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let settings = serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(Config::new(settings).map_err(|error: ConfigError| anyhow::anyhow!("{}: {error}", path.display()))?)
+}

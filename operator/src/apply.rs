@@ -1,0 +1,228 @@
+//! The fourth phase: the ledger is given what was built, and namespaces their copy of its CA. Nothing is sent that is there already.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams};
+use kybernis_core::ids::PolicyDigest;
+use tokio::time::Instant;
+
+use crate::build::{Built, Program};
+use crate::ledger::{Link, ProgramError};
+use crate::metrics::Metrics;
+use crate::validate::{Plan, Secrets, Validated};
+
+/// The ConfigMap with the ledger's CA.
+pub(crate) const TRUST: &str = "kybernis-trust";
+/// Its key.
+pub(crate) const TRUST_KEY: &str = "ca.pem";
+/// The label on what is ours in namespaces that are not.
+pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kybernis");
+/// Who writes, as server-side apply keeps account.
+pub(crate) const MANAGER: &str = "kybernis-operator";
+
+/// Programs at a time: the ledger syncs a disk for each, and serves sidecars meanwhile.
+const PROGRAMS: usize = 4;
+/// Calls in one pass that find the ledger away before the others are left to the next pass: one tenant that it cannot store must not
+/// keep it from the others, and a ledger that is away is not asked a thousand times.
+const AWAY_MAX: usize = 8;
+/// Writes to the API server at a time, which serves others too.
+pub(crate) const WRITES: usize = 8;
+/// How long sidecars have to take a new set before a condition that was True is lowered: they need milliseconds, and every object of
+/// a namespace would be written twice for each change of one.
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// What the ledger was last given for a tenant.
+#[derive(Clone, Debug)]
+struct Taken {
+    session: u64,
+    digest: PolicyDigest,
+    cluster: PolicyDigest,
+    secrets: Arc<Secrets>,
+    at: Instant,
+}
+
+/// What the ledger did not take.
+#[derive(Clone, Debug)]
+struct Refused {
+    session: u64,
+    digest: PolicyDigest,
+    why: String,
+}
+
+/// For one write to the API server.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a write did not come about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("the API server did not answer in time")]
+    Late,
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+}
+
+/// The answer to a write, which is waited for no longer than is good for the others.
+pub(crate) async fn in_time<T>(write: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
+    Ok(tokio::time::timeout(PATIENCE, write).await.map_err(|_| WriteError::Late)??)
+}
+
+/// Gives sets to the ledger, and remembers what it has.
+#[derive(Debug, Default)]
+pub(crate) struct Programmer {
+    taken: BTreeMap<String, Taken>,
+    refused: BTreeMap<String, Refused>,
+    /// Why the ledger could not be asked the last time.
+    away: Option<String>,
+}
+
+/// What a tenant's sidecars should run with, and how far the ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// The digest of a sidecar that is up to date; `None` where nobody is.
+    pub(crate) digest: Option<PolicyDigest>,
+    /// What keeps it from its sidecars.
+    pub(crate) trouble: Option<Trouble>,
+    /// Until when sidecars may still be about to take it.
+    pub(crate) fresh_until: Option<Instant>,
+}
+
+/// What keeps a set from its sidecars.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// An object does not hold; the text names it.
+    Held(String),
+    /// The ledger does not take it.
+    Refused(String),
+    /// The ledger has not been given it.
+    Unsent(Option<String>),
+}
+
+impl Programmer {
+    /// Gives the ledger what it does not have. Whether it has everything now.
+    pub(crate) async fn program(&mut self, link: &Link, built: &Built, validated: &Validated, metrics: &Metrics) -> bool {
+        self.taken.retain(|tenant, _| validated.tenants.contains_key(tenant));
+        self.refused.retain(|tenant, _| validated.tenants.contains_key(tenant));
+        let Some(connection) = &link.connection else {
+            self.away = None;
+            return false;
+        };
+        let due = built.programs.iter().filter(|(tenant, program)| self.is_due(link.session, tenant, program));
+        let due: Vec<(String, Program)> = due.map(|(tenant, program)| (tenant.clone(), program.clone())).collect();
+        let mut calls = futures::stream::iter(due)
+            .map(|(tenant, program)| async move {
+                let answer = connection.program(program.request(&tenant), program.set.digest()).await;
+                (tenant, program, answer)
+            })
+            .buffer_unordered(PROGRAMS);
+        self.away = None;
+        let mut away = 0;
+        while let Some((tenant, program, answer)) = calls.next().await {
+            metrics.programs.count(&answer);
+            let (session, digest) = (link.session, program.set.digest());
+            match answer {
+                Ok(()) => {
+                    tracing::info!(tenant, %digest, "the ledger has taken a set");
+                    // One that is only given again, after a connection was lost, is nothing that sidecars need time for.
+                    let again = self.taken.get(&tenant).filter(|before| before.digest == digest).map(|before| before.at);
+                    let (cluster, secrets) = (program.set.cluster(), Arc::clone(&program.secrets));
+                    let at = again.unwrap_or_else(Instant::now);
+                    self.refused.remove(&tenant);
+                    self.taken.insert(tenant, Taken { session, digest, cluster, secrets, at });
+                }
+                Err(ProgramError::Refused(why)) => {
+                    tracing::error!(tenant, %digest, error = why, "the ledger does not take a set");
+                    self.refused.insert(tenant, Refused { session, digest, why });
+                }
+                Err(ProgramError::Away(why)) => {
+                    tracing::warn!(tenant, error = why, "the ledger cannot be given a set");
+                    self.away = Some(why);
+                    away += 1;
+                    if away == AWAY_MAX {
+                        break;
+                    }
+                }
+            }
+        }
+        away == 0
+    }
+
+    fn is_due(&self, session: u64, tenant: &str, program: &Program) -> bool {
+        let digest = program.set.digest();
+        let refused = self.refused.get(tenant).is_some_and(|refused| refused.session == session && refused.digest == digest);
+        let taken = self
+            .taken
+            .get(tenant)
+            .is_some_and(|taken| taken.session == session && taken.digest == digest && taken.secrets == program.secrets);
+        !refused && !taken
+    }
+
+    /// How far every tenant is.
+    pub(crate) fn expected(&self, validated: &Validated) -> BTreeMap<String, Expected> {
+        let cluster = validated.cluster.set.as_ref().map(|set| set.cluster());
+        let of = |(tenant, plan): (&String, &Plan)| {
+            let taken = self.taken.get(tenant);
+            let (digest, trouble) = match plan {
+                Plan::Held(why) => {
+                    // Its sidecars run with the release's objects as they are now, unless those have changed since.
+                    let last = taken.filter(|taken| Some(taken.cluster) == cluster).map(|taken| taken.digest);
+                    (last, Some(Trouble::Held(why.clone())))
+                }
+                Plan::Holds { set, .. } => {
+                    let digest = set.digest();
+                    let refused = self.refused.get(tenant).filter(|refused| refused.digest == digest);
+                    let trouble = match (taken.filter(|taken| taken.digest == digest), refused) {
+                        (_, Some(refused)) => Some(Trouble::Refused(refused.why.clone())),
+                        (Some(_), None) => None,
+                        (None, None) => Some(Trouble::Unsent(self.away.clone())),
+                    };
+                    (Some(digest), trouble)
+                }
+            };
+            let fresh_until = taken.filter(|taken| Some(taken.digest) == digest).map(|taken| taken.at + GRACE);
+            (tenant.clone(), Expected { digest, trouble, fresh_until })
+        };
+        validated.tenants.iter().map(of).collect()
+    }
+}
+
+/// Makes and mends the copies of the ledger's CA. Whether all of them are right now. A copy is never removed: it is a public
+/// certificate, and a pod that starts later may mount it.
+pub(crate) async fn trust(client: &kube::Client, built: &Built, metrics: &Metrics) -> bool {
+    let Some((ca, namespaces)) = &built.trust else { return true };
+    let failed: BTreeSet<String> = futures::stream::iter(namespaces.clone())
+        .map(|namespace| async move {
+            let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
+            let (params, map) = (PatchParams::apply(MANAGER).force(), Patch::Apply(trust_map(ca)));
+            let written = in_time(maps.patch(TRUST, &params, &map)).await;
+            metrics.trust_writes.count(&written);
+            match written {
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::warn!(namespace, %error, "the ledger's CA cannot be written");
+                    Some(namespace)
+                }
+            }
+        })
+        .buffer_unordered(WRITES)
+        .filter_map(|failed| async move { failed })
+        .collect()
+        .await;
+    failed.is_empty()
+}
+
+fn trust_map(ca: &str) -> ConfigMap {
+    let (label, value) = MANAGED_BY;
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(TRUST.to_owned()),
+            labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
+            ..ObjectMeta::default()
+        },
+        data: Some(BTreeMap::from([(TRUST_KEY.to_owned(), ca.to_owned())])),
+        ..ConfigMap::default()
+    }
+}

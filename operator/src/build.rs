@@ -1,0 +1,98 @@
+//! The third phase: from what holds to what is sent. It cannot fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kybernis_core::ids::PolicyDigest;
+use kybernis_core::policy::{Level, PolicySet};
+use kybernis_proto::v1;
+
+use crate::facts::Facts;
+use crate::validate::{Plan, Secrets, Validated};
+
+/// A set, with its name and the bytes that are sent.
+#[derive(Debug)]
+pub(crate) struct Lowering {
+    set: PolicySet,
+    digest: PolicyDigest,
+    /// The name of the part that is the release's.
+    cluster: PolicyDigest,
+    json: Vec<u8>,
+}
+
+impl Lowering {
+    pub(crate) fn new(set: PolicySet) -> Self {
+        let mut cluster = set.clone();
+        cluster.tools.retain(|tool| tool.origin.level == Level::Cluster);
+        cluster.policies.retain(|policy| policy.origin.level == Level::Cluster);
+        cluster.retries.retain(|retry| retry.origin.level == Level::Cluster);
+        // A set is strings, numbers and maps with text keys: writing it cannot fail.
+        let json = serde_json::to_vec(&set).unwrap_or_default();
+        Self { digest: set.digest(), cluster: cluster.digest(), set, json }
+    }
+
+    pub(crate) const fn set(&self) -> &PolicySet {
+        &self.set
+    }
+
+    pub(crate) const fn digest(&self) -> PolicyDigest {
+        self.digest
+    }
+
+    pub(crate) const fn cluster(&self) -> PolicyDigest {
+        self.cluster
+    }
+
+    pub(crate) fn json(&self) -> &[u8] {
+        &self.json
+    }
+}
+
+/// What a tenant should run with.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) set: Arc<Lowering>,
+    pub(crate) secrets: Arc<Secrets>,
+}
+
+impl Program {
+    /// As the ledger takes it.
+    pub(crate) fn request(&self, tenant: &str) -> v1::ProgramRequest {
+        let secret = |(wanted, value): (&kybernis_core::policy::SecretRef, &zeroize::Zeroizing<Vec<u8>>)| v1::Secret {
+            namespace: wanted.namespace.clone(),
+            name: wanted.name.clone(),
+            key: wanted.key.clone(),
+            value: value.to_vec(),
+        };
+        v1::ProgramRequest {
+            tenant: tenant.to_owned(),
+            policy_set: self.set.json().to_vec(),
+            secrets: self.secrets.iter().map(secret).collect(),
+        }
+    }
+}
+
+/// What is to be applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Built {
+    pub(crate) programs: BTreeMap<String, Program>,
+    /// Namespaces whose copy of the ledger's CA is to be made or mended, and the CA.
+    pub(crate) trust: Option<(String, Vec<String>)>,
+}
+
+/// Builds.
+pub(crate) fn build(facts: &Facts, validated: &Validated) -> Built {
+    let programs = validated.tenants.iter().filter_map(|(tenant, plan)| match plan {
+        Plan::Holds { set, secrets } => Some((tenant.clone(), Program { set: Arc::clone(set), secrets: Arc::clone(secrets) })),
+        Plan::Held(_) => None,
+    });
+    let trust = facts.ca.as_ref().map(|ca| {
+        let wrong = |namespace: &&String| {
+            let copy = facts.copies.get(*namespace);
+            let right = copy.is_some_and(|copy| copy.ours && copy.ca.as_ref() == Some(ca));
+            !right && !facts.namespaces.get(*namespace).is_none_or(|found| found.terminating)
+        };
+        (ca.clone(), validated.namespaces.keys().filter(wrong).cloned().collect())
+    });
+    Built { programs: programs.collect(), trust }
+}

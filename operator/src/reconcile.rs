@@ -1,0 +1,178 @@
+//! The loop: whatever changes, the whole cluster is looked at again, in phases. A burst of changes is one look.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::apply::{self, Programmer};
+use crate::backoff::Backoff;
+use crate::build::build;
+use crate::dereference::dereference;
+use crate::facts::Facts;
+use crate::ledger::Ledger;
+use crate::metrics::Metrics;
+use crate::status::write::Writer;
+use crate::status::{Now, View};
+use crate::validate::{Validated, Validator};
+use crate::watch::{Secrets, Watches};
+
+/// A burst is over when nothing has changed for this long.
+const QUIET: Duration = Duration::from_millis(200);
+/// A burst that does not end is looked at this often.
+const MOST: Duration = Duration::from_secs(2);
+/// Without any change the cluster is looked at this often all the same: what was lost on the way is mended.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// The loop's tools.
+pub(crate) struct Reconciler {
+    pub(crate) client: Client,
+    pub(crate) release: String,
+    pub(crate) watches: Watches,
+    pub(crate) secrets: Secrets,
+    pub(crate) ledger: Ledger,
+    pub(crate) writer: Writer,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) leads: watch::Receiver<bool>,
+    /// Told once all is known.
+    pub(crate) ready: watch::Sender<bool>,
+}
+
+/// How a pass went.
+struct Pass {
+    complete: bool,
+    again: Option<Instant>,
+}
+
+impl Reconciler {
+    /// Works while this replica leads; returns when nobody tells any more who does.
+    pub(crate) async fn run(mut self) {
+        self.watches.ready().await;
+        self.ready.send_replace(true);
+        let mut leads = self.leads.clone();
+        while leads.wait_for(|leads| *leads).await.is_ok() {
+            // What another leader gave the ledger meanwhile is not known: everything is given again.
+            let (mut programmer, mut validator) = (Programmer::default(), Validator::default());
+            let mut led = self.leads.clone();
+            tokio::select! {
+                () = self.lead(&mut programmer, &mut validator) => {}
+                _ = led.wait_for(|leads| !*leads) => {}
+            }
+        }
+    }
+
+    async fn lead(&mut self, programmer: &mut Programmer, validator: &mut Validator) {
+        let mut backoff = Backoff::new();
+        loop {
+            let began = Instant::now();
+            let pass = self.pass(programmer, validator).await;
+            self.metrics.reconcile_seconds.observe(began.elapsed());
+            self.metrics.reconciles.count(&if pass.complete { Ok(()) } else { Err(()) });
+            let due = if pass.complete {
+                backoff.reset();
+                Instant::now() + RESYNC
+            } else {
+                Instant::now() + backoff.next()
+            };
+            let due = pass.again.map_or(due, |again| again.min(due));
+            if tokio::time::timeout_at(due, self.wake.notified()).await.is_ok() {
+                settle(&self.wake).await;
+            }
+        }
+    }
+
+    async fn pass(&mut self, programmer: &mut Programmer, validator: &mut Validator) -> Pass {
+        let facts = Arc::new(dereference(&self.release, &self.watches, &mut self.secrets).await);
+        let Some(validated) = validate(validator, &facts).await else { return Pass { complete: false, again: None } };
+        let built = build(&facts, &validated);
+        let link = self.ledger.link();
+        let (programmed, trusted) =
+            tokio::join!(programmer.program(&link, &built, &validated, &self.metrics), apply::trust(&self.client, &built, &self.metrics));
+        let expected = programmer.expected(&validated);
+        self.count(&validated, &expected);
+        // Sidecars may have taken the sets while the last one was sent.
+        let link = self.ledger.link();
+        let now = Now { wall: Timestamp::now(), steady: Instant::now() };
+        let view = View { validated: &validated, expected: &expected, fleet: link.fleet.as_deref(), now };
+        let round = self.writer.write(&view, &self.metrics).await;
+        // A ledger that is not connected wakes us when it is.
+        let programmed = programmed || link.connection.is_none();
+        Pass { complete: programmed && trusted && round.all_written, again: round.again }
+    }
+
+    fn count(&self, validated: &Validated, expected: &std::collections::BTreeMap<String, apply::Expected>) {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let held = |expected: &&apply::Expected| matches!(expected.trouble, Some(apply::Trouble::Held(_)));
+        self.metrics.tenants_programmed.set(number(expected.values().filter(|expected| expected.trouble.is_none()).count()));
+        self.metrics.tenants_held.set(number(expected.values().filter(held).count()));
+        self.metrics.objects.set(number(validated.objects.len()));
+        self.metrics.objects_refused.set(number(validated.objects.iter().filter(|(_, fault)| fault.is_some()).count()));
+    }
+}
+
+/// Checks on a thread of its own: a thousand objects take seconds, and Leases are renewed meanwhile. `None` after a panic there,
+/// which must not end what goes on well.
+async fn validate(validator: &mut Validator, facts: &Arc<Facts>) -> Option<Validated> {
+    let (mut mine, facts) = (std::mem::take(validator), Arc::clone(facts));
+    let judged = tokio::task::spawn_blocking(move || {
+        let validated = mine.validate(&facts);
+        (mine, validated)
+    });
+    match judged.await {
+        Ok((mine, validated)) => {
+            *validator = mine;
+            Some(validated)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the objects cannot be checked");
+            None
+        }
+    }
+}
+
+/// Waits until a burst of changes is over.
+async fn settle(wake: &Notify) {
+    let limit = Instant::now() + MOST;
+    while Instant::now() < limit {
+        let until = limit.min(Instant::now() + QUIET);
+        if tokio::time::timeout_at(until, wake.notified()).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_look_and_one_without_end_is_looked_at_now_and_then() {
+        let wake = Arc::new(Notify::new());
+        let noise = Arc::clone(&wake);
+        let began = Instant::now();
+        let noisy = tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(QUIET / 2).await;
+                noise.notify_one();
+            }
+        });
+        settle(&wake).await;
+        assert_eq!(began.elapsed(), QUIET / 2 * 3 + QUIET);
+        noisy.await.unwrap();
+        let noise = Arc::clone(&wake);
+        let endless = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(QUIET / 2).await;
+                noise.notify_one();
+            }
+        });
+        let began = Instant::now();
+        settle(&wake).await;
+        assert!(began.elapsed() >= MOST && began.elapsed() <= MOST + QUIET, "{:?}", began.elapsed());
+        endless.abort();
+    }
+}

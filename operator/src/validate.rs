@@ -1,0 +1,310 @@
+//! The second phase: which objects hold, and which set each tenant should run with. What it returns is all that the next phase
+//! needs, so that building cannot fail.
+//!
+//! Every object is held to the rules of the folder's reader, together with the others that its agents run with: the release's and
+//! its own namespace's. What was found of a namespace is kept until one of those objects changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kybernis_core::policy::{PolicySet, SecretRef, Tool};
+use kybernis_crds::{ManifestError, load_objects, lower_namespace};
+use kybernis_proto::POLICY_SET_MAX;
+use zeroize::Zeroizing;
+
+use crate::build::Lowering;
+use crate::facts::{Facts, TENANT};
+use crate::kinds::{Kind, budget, tool};
+use crate::object::{Key, Object};
+use crate::reason::{Fault, Reason};
+
+/// Longest tenant: it names a folder of the ledger (RFC 1123 label).
+const TENANT_MAX: usize = 63;
+/// What a set in JSON may take of the message that brings it; the rest is for the Secrets.
+const SET_BYTES_MAX: usize = POLICY_SET_MAX / 2;
+
+/// The values of the Secrets that a set's probes name.
+pub(crate) type Secrets = BTreeMap<SecretRef, Zeroizing<Vec<u8>>>;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Validated {
+    /// Every object, in the order of their keys, and why it does not hold.
+    pub(crate) objects: Vec<(Arc<Object>, Option<Fault>)>,
+    pub(crate) tenants: BTreeMap<String, Plan>,
+    /// Of every namespace that is ours to serve, its tenant; `None` where that is no name.
+    pub(crate) namespaces: BTreeMap<String, Option<String>>,
+    pub(crate) cluster: Cluster,
+}
+
+/// What was found of the release's own objects.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    /// The release's namespace.
+    pub(crate) release: String,
+    /// Which of them hold everybody back.
+    pub(crate) held: Option<String>,
+    /// The set that they make by themselves, where they hold.
+    pub(crate) set: Option<Arc<Lowering>>,
+}
+
+/// What should become of a tenant.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// It runs with this.
+    Holds { set: Arc<Lowering>, secrets: Arc<Secrets> },
+    /// Its last good set stays in force; the text names the culprit.
+    Held(String),
+}
+
+/// What identifies the state of an object for the checks.
+type Mark = (Key, String, i64);
+
+/// Some objects, judged together.
+#[derive(Debug, Default)]
+struct Judged {
+    faults: BTreeMap<Key, Fault>,
+    /// What is wrong with no object of these.
+    stray: Option<String>,
+    /// Where nothing is wrong.
+    set: Option<Arc<Lowering>>,
+}
+
+/// Judges, and remembers what it has judged.
+#[derive(Debug, Default)]
+pub(crate) struct Validator {
+    cluster: (Vec<Mark>, Arc<Judged>),
+    namespaces: BTreeMap<String, (Vec<Mark>, Arc<Judged>)>,
+    /// Nothing has been judged yet, not even that there is nothing.
+    begun: bool,
+}
+
+impl Validator {
+    /// Judges the whole cluster.
+    pub(crate) fn validate(&mut self, facts: &Facts) -> Validated {
+        let mut by_namespace: BTreeMap<&str, Vec<&Arc<Object>>> = BTreeMap::new();
+        for object in facts.objects.iter().filter(|object| object.key.kind.is_lowered()) {
+            by_namespace.entry(&object.key.namespace).or_default().push(object);
+        }
+        let cluster_objects = by_namespace.remove(facts.release.as_str()).unwrap_or_default();
+        let cluster = self.judge_cluster(facts, &cluster_objects);
+        let mut faults = cluster.faults.clone();
+        missing_secrets(facts, &cluster, &facts.release, &mut faults);
+        let cluster_held = culprits(&faults).or_else(|| cluster.stray.clone());
+
+        self.namespaces.retain(|namespace, _| by_namespace.contains_key(namespace.as_str()));
+        let mut judged = BTreeMap::new();
+        for (namespace, own) in &by_namespace {
+            let verdict = self.judge_namespace(facts, namespace, own, &cluster_objects);
+            let mut own_faults = verdict.faults.clone();
+            missing_secrets(facts, &verdict, namespace, &mut own_faults);
+            judged.insert(*namespace, (verdict, culprits(&own_faults)));
+            faults.extend(own_faults);
+        }
+
+        let namespaces = served(facts);
+        let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (namespace, tenant) in &namespaces {
+            match tenant {
+                Some(tenant) => members.entry(tenant).or_default().push(namespace),
+                None => blame(by_namespace.get(namespace.as_str()), &mut faults, &no_tenant(facts, namespace)),
+            }
+        }
+        let mut tenants = BTreeMap::new();
+        for (tenant, members) in members {
+            let owners: Vec<&str> = members.into_iter().filter(|namespace| judged.contains_key(namespace)).collect();
+            let plan = match owners.as_slice() {
+                [] => plan(facts, &cluster, None, cluster_held.as_ref()),
+                [owner] => match judged.get(owner) {
+                    Some((verdict, held)) => plan(facts, verdict, held.as_ref(), cluster_held.as_ref()),
+                    None => continue,
+                },
+                several => {
+                    let fault = shared(tenant, several);
+                    for owner in several {
+                        blame(by_namespace.get(owner), &mut faults, &fault);
+                    }
+                    Plan::Held(fault.message)
+                }
+            };
+            tenants.insert(tenant.to_owned(), plan);
+        }
+        let verdict = |object: &Arc<Object>| {
+            let fault = if object.key.kind == Kind::Budget { Some(budget::fault()) } else { faults.get(&object.key).cloned() };
+            (Arc::clone(object), fault)
+        };
+        let cluster = Cluster { release: facts.release.clone(), held: cluster_held, set: cluster.set.clone() };
+        Validated { objects: facts.objects.iter().map(verdict).collect(), tenants, namespaces, cluster }
+    }
+
+    fn judge_cluster(&mut self, facts: &Facts, objects: &[&Arc<Object>]) -> Arc<Judged> {
+        let marks = marks(objects);
+        if !self.begun || self.cluster.0 != marks {
+            self.cluster = (marks, Arc::new(judge(objects, &facts.release, facts)));
+            self.begun = true;
+            self.namespaces.clear();
+        }
+        Arc::clone(&self.cluster.1)
+    }
+
+    fn judge_namespace(&mut self, facts: &Facts, namespace: &str, own: &[&Arc<Object>], cluster: &[&Arc<Object>]) -> Arc<Judged> {
+        let marks = marks(own);
+        if let Some((before, judged)) = self.namespaces.get(namespace)
+            && *before == marks
+        {
+            return Arc::clone(judged);
+        }
+        let together: Vec<&Arc<Object>> = cluster.iter().chain(own).copied().collect();
+        let judged = Arc::new(judge(&together, namespace, facts));
+        self.namespaces.insert(namespace.to_owned(), (marks, Arc::clone(&judged)));
+        judged
+    }
+}
+
+fn marks(objects: &[&Arc<Object>]) -> Vec<Mark> {
+    objects.iter().map(|object| (object.key.clone(), object.uid.clone(), object.generation)).collect()
+}
+
+/// Holds objects to the rules, together; faults are told of those in `namespace`.
+fn judge(objects: &[&Arc<Object>], namespace: &str, facts: &Facts) -> Judged {
+    let sources: Vec<_> =
+        objects.iter().map(|object| kybernis_crds::Object { name: object.key.to_string(), value: object.value() }).collect();
+    let errors = match load_objects(&sources, &facts.release) {
+        Ok(loaded) => return within_bounds(lower_namespace(&loaded, namespace)),
+        Err(errors) => errors,
+    };
+    let names: BTreeMap<&str, &Arc<Object>> = sources.iter().map(|source| source.name.as_str()).zip(objects.iter().copied()).collect();
+    let mut by_object: BTreeMap<&Key, Vec<&ManifestError>> = BTreeMap::new();
+    let mut judged = Judged::default();
+    for error in &errors {
+        match names.get(error.file.as_str()) {
+            Some(object) => by_object.entry(&object.key).or_default().push(error),
+            None => judged.stray = Some(error.to_string()),
+        }
+    }
+    let broken: BTreeSet<&str> = by_object.keys().filter(|key| key.kind == Kind::Tool).map(|key| key.name.as_str()).collect();
+    for (key, errors) in &by_object {
+        let object = objects.iter().find(|object| object.key == **key);
+        let own: Vec<&ManifestError> =
+            errors.iter().copied().filter(|error| !object.is_some_and(|object| names_broken_tool(object, error, &broken))).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let fault = Fault::of(&own);
+        if key.namespace == namespace {
+            judged.faults.insert((*key).clone(), fault);
+        } else {
+            judged.stray = Some(format!("{key} does not go with the objects here: {}", fault.message));
+        }
+    }
+    judged
+}
+
+/// The ledger takes messages up to a bound.
+fn within_bounds(set: PolicySet) -> Judged {
+    let lowering = Lowering::new(set);
+    if lowering.json().len() > SET_BYTES_MAX {
+        let stray = format!("the objects here make a set of more than {SET_BYTES_MAX} bytes. Remove some of them");
+        return Judged { stray: Some(stray), ..Judged::default() };
+    }
+    Judged { set: Some(Arc::new(lowering)), ..Judged::default() }
+}
+
+/// Whether the error says no more than that a tool is not known that is there but does not hold: the tool's own errors say it.
+fn names_broken_tool(object: &Object, error: &ManifestError, broken: &BTreeSet<&str>) -> bool {
+    let Some((list, _)) = error.field.rsplit_once('[') else { return false };
+    if !list.ends_with(".tools") {
+        return false;
+    }
+    let pointer = format!("/{}", error.field.replace(['.', '['], "/").replace(']', ""));
+    object.pointer(&pointer).and_then(serde_json::Value::as_str).is_some_and(|name| broken.contains(name))
+}
+
+/// Every Secret that a probe of this namespace's tools names must be there with its key.
+fn missing_secrets(facts: &Facts, judged: &Judged, namespace: &str, faults: &mut BTreeMap<Key, Fault>) {
+    let Some(lowering) = &judged.set else { return };
+    for found in lowering.set().tools.iter().filter(|found| found.origin.namespace == namespace) {
+        let Some(wanted) = tool::secret_ref(found) else { continue };
+        if facts.secret(wanted).is_none() {
+            faults.insert(key_of(found), tool::missing(wanted, facts.secret_state(wanted)));
+        }
+    }
+}
+
+fn key_of(tool: &Tool) -> Key {
+    Key { namespace: tool.origin.namespace.clone(), kind: Kind::Tool, name: tool.origin.name.clone() }
+}
+
+/// Names who keeps the last good set in force.
+fn culprits(faults: &BTreeMap<Key, Fault>) -> Option<String> {
+    let first = faults.keys().next()?;
+    let more = match faults.len() - 1 {
+        0 => String::new(),
+        1 => " and 1 other object".to_owned(),
+        more => format!(" and {more} other objects"),
+    };
+    let verb = if faults.len() == 1 { "does" } else { "do" };
+    Some(format!(
+        "{first}{more} {verb} not hold, so the last good set stays in force. See the condition Accepted there, and mend or remove it."
+    ))
+}
+
+fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, cluster: Option<&String>) -> Plan {
+    if let Some(held) = cluster.or(own).or(judged.stray.as_ref()) {
+        return Plan::Held(held.clone());
+    }
+    let Some(set) = &judged.set else {
+        return Plan::Held("the set cannot be built. See the operator's log.".to_owned());
+    };
+    let named = set.set().tools.iter().filter_map(tool::secret_ref);
+    let secrets = named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect();
+    Plan::Holds { set: Arc::clone(set), secrets: Arc::new(secrets) }
+}
+
+/// The namespaces that need a set and the ledger's CA: opted in, with an injected pod, or with objects of ours. One that is not yet
+/// known itself waits until it is, because its labels say whose it is.
+fn served(facts: &Facts) -> BTreeMap<String, Option<String>> {
+    let with_objects: BTreeSet<&str> = facts.objects.iter().map(|object| object.key.namespace.as_str()).collect();
+    let wanted = facts.namespaces.iter().filter(|(name, namespace)| {
+        let concerned = namespace.is_opted_in() || facts.injected.contains(*name) || with_objects.contains(name.as_str());
+        concerned && **name != facts.release
+    });
+    wanted
+        .map(|(name, namespace)| {
+            let tenant = namespace.tenant.as_deref().unwrap_or(name);
+            (name.clone(), is_label(tenant).then(|| tenant.to_owned()))
+        })
+        .collect()
+}
+
+/// RFC 1123.
+fn is_label(name: &str) -> bool {
+    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.len() <= TENANT_MAX && name.bytes().all(sound) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+fn no_tenant(facts: &Facts, namespace: &str) -> Fault {
+    let value = facts.namespaces.get(namespace).and_then(|found| found.tenant.clone()).unwrap_or_default();
+    let message = format!(
+        "the label {TENANT} of Namespace {namespace} is {value:?}, which is no tenant. Set it to up to {TENANT_MAX} lower-case letters, digits and hyphens, or remove it."
+    );
+    Fault { reason: Reason::Invalid, message }
+}
+
+fn shared(tenant: &str, owners: &[&str]) -> Fault {
+    let message = format!(
+        "the namespaces {} are all mapped to the tenant {tenant} by the label {TENANT}, and more than one of them has objects. Keep the objects in one of them, or remove the label from the others.",
+        owners.join(", ")
+    );
+    Fault { reason: Reason::Conflict, message }
+}
+
+/// Says it of every object that has no fault of its own.
+fn blame(objects: Option<&Vec<&Arc<Object>>>, faults: &mut BTreeMap<Key, Fault>, fault: &Fault) {
+    for object in objects.into_iter().flatten() {
+        faults.entry(object.key.clone()).or_insert_with(|| fault.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! What holds, who is held back by whom, and which tenants there are.
+
+use serde_json::json;
+
+use super::*;
+use crate::build::build;
+use crate::facts::{Namespace, SecretName, SecretState, TrustCopy};
+use crate::fixtures::{RELEASE, facts, key, object, policy, probed, secret, tool};
+
+fn faults(validated: &Validated) -> Vec<(String, Reason)> {
+    let told = validated.objects.iter().filter_map(|(object, fault)| Some((object.key.to_string(), fault.as_ref()?.reason)));
+    told.collect()
+}
+
+fn message(validated: &Validated, of: &Key) -> String {
+    let found = validated.objects.iter().find(|(object, _)| object.key == *of).and_then(|(_, fault)| fault.clone());
+    found.map(|fault| fault.message).unwrap_or_default()
+}
+
+/// `tenant: 2 tools, 1 policies` or `tenant: held by …`.
+fn plans(validated: &Validated) -> Vec<String> {
+    let line = |(tenant, plan): (&String, &Plan)| match plan {
+        Plan::Holds { set, .. } => format!("{tenant}: {} tools, {} policies", set.set().tools.len(), set.set().policies.len()),
+        Plan::Held(why) => format!("{tenant}: held, {}", why.split(" not hold").next().unwrap_or_default()),
+    };
+    validated.tenants.iter().map(line).collect()
+}
+
+fn check(facts: &Facts, wrong: &[(&str, Reason)], tenants: &[&str]) -> Validated {
+    let validated = Validator::default().validate(facts);
+    let wrong: Vec<(String, Reason)> = wrong.iter().map(|(key, reason)| ((*key).to_owned(), *reason)).collect();
+    assert_eq!(faults(&validated), wrong);
+    assert_eq!(plans(&validated), tenants);
+    validated
+}
+
+#[test]
+fn a_tenant_runs_with_the_releases_objects_and_its_own() {
+    let objects =
+        vec![tool(RELEASE, "shared", "a.example.com"), tool("trading", "orders", "b.example.com"), policy("trading", "p", &["orders"])];
+    let opted = [("empty", Some("enabled"), None), ("strict", Some("enforced"), None), ("away", Some("disabled"), None)];
+    let mut facts = facts(objects, &opted);
+    facts.namespaces.insert("pods".to_owned(), Namespace::default());
+    facts.injected = ["pods".to_owned(), "not-known-yet".to_owned()].into();
+    check(
+        &facts,
+        &[],
+        &["empty: 1 tools, 0 policies", "pods: 1 tools, 0 policies", "strict: 1 tools, 0 policies", "trading: 2 tools, 1 policies"],
+    );
+}
+
+#[test]
+fn an_object_that_does_not_hold_holds_back_its_namespace_and_no_other() {
+    let broken = object(Kind::Policy, "trading", "broken", &json!({"rules": [{"name": "r", "when": "nonsense", "verdict": "Deny"}]}));
+    let objects = vec![broken, policy("trading", "good", &[]), policy("other", "good", &[])];
+    let validated = check(
+        &facts(objects, &[]),
+        &[("Policy trading/broken", Reason::Invalid)],
+        &["other: 0 tools, 1 policies", "trading: held, Policy trading/broken does"],
+    );
+    let told = message(&validated, &key(Kind::Policy, "trading", "broken"));
+    assert!(told.starts_with("spec.rules[0].when (line 1, column 1): "), "{told}");
+}
+
+#[test]
+fn one_of_the_releases_holds_everybody_back() {
+    let objects = vec![object(Kind::RetryPolicy, RELEASE, "r", &json!({"attempts": 99})), policy("trading", "good", &[])];
+    let validated = check(
+        &facts(objects, &[("empty", Some("enabled"), None)]),
+        &[("RetryPolicy kybernis-system/r", Reason::Invalid)],
+        &["empty: held, RetryPolicy kybernis-system/r does", "trading: held, RetryPolicy kybernis-system/r does"],
+    );
+    assert!(validated.cluster.held.is_some() && validated.cluster.set.is_none());
+}
+
+#[test]
+fn conflicts_are_told_on_both_and_who_only_names_a_broken_tool_is_not_blamed() {
+    let tie = vec![tool("trading", "a", "x.example.com"), tool("trading", "b", "x.example.com"), policy("trading", "p", &["a"])];
+    let validated = check(
+        &facts(tie, &[]),
+        &[("ToolRegistration trading/a", Reason::Conflict), ("ToolRegistration trading/b", Reason::Conflict)],
+        &["trading: held, ToolRegistration trading/a and 1 other object do"],
+    );
+    let told = message(&validated, &key(Kind::Tool, "trading", "b"));
+    assert!(
+        told.contains("conflicts with ToolRegistration trading/a") && told.ends_with("Narrow one of them by method or path."),
+        "{told}"
+    );
+
+    let later = object(Kind::Tool, "trading", "a", &json!({"match": [{"hosts": ["x.example.com"]}], "cost": {"perCall": "1"}}));
+    let objects = vec![later, policy("trading", "names-a", &["a"]), policy("trading", "names-nobody", &["c"])];
+    check(
+        &facts(objects, &[]),
+        &[("ToolRegistration trading/a", Reason::NotYetSupported), ("Policy trading/names-nobody", Reason::Invalid)],
+        &["trading: held, ToolRegistration trading/a and 1 other object do"],
+    );
+}
+
+#[test]
+fn a_budget_is_not_yet_supported_and_holds_nobody_back() {
+    let budget = object(Kind::Budget, "trading", "daily", &json!({"per": "Agent"}));
+    check(
+        &facts(vec![budget, policy("trading", "p", &[])], &[]),
+        &[("Budget trading/daily", Reason::NotYetSupported)],
+        &["trading: 0 tools, 1 policies"],
+    );
+}
+
+#[test]
+fn a_probes_secret_must_be_there_and_its_value_goes_with_the_set() {
+    let mut facts = facts(vec![probed("trading", "orders", "a.example.com")], &[]);
+    let of = key(Kind::Tool, "trading", "orders");
+    let held = ["trading: held, ToolRegistration trading/orders does"];
+    let name = SecretName { namespace: "trading".to_owned(), name: "s".to_owned() };
+    for (state, reason, words) in [
+        (None, Reason::SecretUnreadable, "has not been read yet"),
+        (Some(SecretState::Absent), Reason::SecretNotFound, "there is no Secret trading/s. Add it with the key k"),
+        (Some(SecretState::Unreadable("forbidden".to_owned())), Reason::SecretUnreadable, "cannot be read: forbidden"),
+        (Some(SecretState::There(BTreeMap::new())), Reason::SecretNotFound, "has no key k"),
+    ] {
+        facts.secrets = state.into_iter().map(|state| (name.clone(), state)).collect();
+        let validated = check(&facts, &[("ToolRegistration trading/orders", reason)], &held);
+        assert!(message(&validated, &of).contains(words), "{}", message(&validated, &of));
+    }
+    secret(&mut facts, "trading", "k", "v");
+    let validated = check(&facts, &[], &["trading: 1 tools, 0 policies"]);
+    let request = build(&facts, &validated).programs["trading"].request("trading");
+    let sent: Vec<_> = request.secrets.iter().map(|secret| (secret.name.as_str(), secret.key.as_str(), secret.value.as_slice())).collect();
+    assert_eq!(sent, [("s", "k", &b"v"[..])]);
+    assert!(!String::from_utf8(request.policy_set).unwrap().contains("\"v\""));
+}
+
+#[test]
+fn a_tenants_objects_lie_in_one_namespace() {
+    let mapped = |name| (name, Some("enabled"), Some("desk"));
+    let one = facts(vec![policy("a", "p", &[])], &[mapped("a"), mapped("b")]);
+    check(&one, &[], &["desk: 0 tools, 1 policies"]);
+    let two = facts(vec![policy("a", "p", &[]), policy("b", "q", &[])], &[mapped("a"), mapped("b")]);
+    let validated = Validator::default().validate(&two);
+    assert_eq!(faults(&validated), [("Policy a/p".to_owned(), Reason::Conflict), ("Policy b/q".to_owned(), Reason::Conflict)]);
+    assert!(matches!(&validated.tenants["desk"], Plan::Held(why) if why.contains("a, b are all mapped to the tenant desk")));
+    let bad = facts(vec![policy("a", "p", &[])], &[("a", None, Some("Not.A_Label"))]);
+    let validated = check(&bad, &[("Policy a/p", Reason::Invalid)], &[]);
+    assert!(message(&validated, &key(Kind::Policy, "a", "p")).contains("is no tenant"));
+}
+
+#[test]
+fn what_has_not_changed_is_not_judged_again() {
+    let mut validator = Validator::default();
+    let set = |validated: &Validated, tenant: &str| match &validated.tenants[tenant] {
+        Plan::Holds { set, .. } => Arc::as_ptr(set),
+        Plan::Held(why) => panic!("{why}"),
+    };
+    let before = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "p", &[])], &[]));
+    let after = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[])], &[]));
+    assert_eq!(set(&before, "a"), set(&after, "a"));
+    assert_ne!(set(&before, "b"), set(&after, "b"));
+    let all = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[]), policy(RELEASE, "p", &[])], &[]));
+    assert_ne!(set(&after, "a"), set(&all, "a"));
+}
+
+#[test]
+fn copies_of_the_ca_are_made_and_mended_where_they_are_wrong() {
+    let mut facts = facts(Vec::new(), &["new", "right", "wrong", "unlabelled", "ending"].map(|name| (name, Some("enabled"), None)));
+    let copy = |ca: &str, ours| TrustCopy { ca: Some(ca.to_owned()), ours };
+    facts.namespaces.get_mut("ending").unwrap().terminating = true;
+    facts.copies = [("right", copy("CA", true)), ("wrong", copy("other", true)), ("unlabelled", copy("CA", false))]
+        .map(|(name, copy)| (name.to_owned(), copy))
+        .into();
+    let validated = Validator::default().validate(&facts);
+    assert_eq!(build(&facts, &validated).trust, None, "the ledger has not published it");
+    facts.ca = Some("CA".to_owned());
+    let (ca, wrong) = build(&facts, &validated).trust.unwrap();
+    assert_eq!((ca.as_str(), wrong.join(" ").as_str()), ("CA", "new unlabelled wrong"));
+}
