@@ -1,5 +1,6 @@
 //! What an earlier life left in the spool: damage is survived, and no whole record before it is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -58,19 +59,23 @@ fn log(path: &Path, data: &[u8]) {
 fn open(folder: &Path, data: &[u8]) {
     let _ = fs::remove_dir_all(folder);
     fs::create_dir(folder).expect("the folder can be made");
-    let mut claims = Vec::new();
+    // By their files: of two with one name the later has taken the earlier's place.
+    let mut claims = BTreeMap::new();
     for field in fields(data).take(FILES) {
         let mut halves = field.splitn(2, |byte| *byte == b'\n');
         let (name, content) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
         let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_file_name(name)) else { continue };
         fs::write(folder.join(name), content).expect("the folder can be written");
-        claims.extend(v1::DecideRequest::decode(content).ok().filter(|_| is_claim(name)));
+        match v1::DecideRequest::decode(content) {
+            Ok(claim) if is_claim(name) => claims.insert(name, claim),
+            Ok(_) | Err(_) => claims.remove(name),
+        };
     }
     let boot = BootId::new("boot").expect("it is a name");
     match Spool::open(folder, &boot) {
         Ok(spool) => {
             let digest = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).ok();
-            for claim in &claims {
+            for claim in claims.values() {
                 let meaning = digest(&claim.meaning).map(Meaning::from_bytes);
                 assert!(meaning.is_none_or(|meaning| spool.claims.meets(&[], meaning)), "a claim is forgotten");
                 for key in claim.keys.iter().filter_map(|key| digest(key)).map(KeyDigest::from_bytes) {
