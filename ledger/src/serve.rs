@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use kybernis_proto::v1::control_server::ControlServer;
@@ -22,6 +23,9 @@ use crate::http;
 use crate::policy::InForce;
 use crate::tenants::{Folders, Tenant, Tenants};
 use crate::tls::{self, TlsError};
+
+/// Between pings on a connection, and how long each may go unanswered.
+const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Where a cluster's tenants lie in the data folder.
 const TENANTS: &str = "tenants";
@@ -107,7 +111,7 @@ impl Ledger {
         let mut tasks = JoinSet::new();
         let (auth, tenants) = match settings.callers {
             Callers::Local { policy } => {
-                let (tenant, writer) = Tenant::open(&settings.data, settings.engine).await?;
+                let (tenant, writer) = Tenant::open(&settings.data, settings.engine, closing.child_token()).await?;
                 tasks.spawn(async move { writer.await.map_or(Ok(()), |ended| ended.map_err(Into::into)) });
                 follow(policy, &tenant, &mut tasks, closing.clone());
                 let tokens = TokenKey::open(&settings.data).map_err(EngineError::from)?;
@@ -115,14 +119,14 @@ impl Ledger {
             }
             Callers::Cluster(kubernetes) => {
                 let path = settings.data.join(TENANTS);
-                let folders = Folders::new(path.clone(), settings.engine);
+                let folders = Folders::new(path.clone(), settings.engine, closing.child_token());
                 folders.open_all().await.map_err(|source| StartError::Folder { path, source })?;
                 (Auth::Kubernetes(Arc::new(kubernetes)), Tenants::Each(folders))
             }
         };
 
         let fleet = Fleet::new();
-        let service = Service::new(auth.clone(), tenants.clone(), fleet.clone(), closing.clone());
+        let service = Service::new(auth.clone(), tenants.clone(), fleet.clone());
         let service = LedgerServer::new(service).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
         let control = match &tenants {
             Tenants::One(_) => None,
@@ -136,8 +140,9 @@ impl Ledger {
             accepted.inspect(|stream| drop(stream.set_nodelay(true)))
         });
         let identity = Identity::from_pem(certificate, key);
-        let server =
-            Server::builder().tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
+        // A node that dies says nothing: without these its sidecars would seem to be in touch for ever.
+        let server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
+        let server = server.tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
         let stop = closing.clone().cancelled_owned();
         tasks.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
 

@@ -3,7 +3,7 @@
 
 mod folders;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,8 +11,10 @@ use kybernis_core::ids::{BootId, PolicyDigest, TenantId};
 use kybernis_core::policy::PolicySet;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::folders::{Folders, ProgramError};
+use crate::auth::Workload;
 use crate::engine::{self, CallError, Engine, EngineError};
 use crate::journal::{Journal, SqliteJournal};
 use crate::policy::InForce;
@@ -25,29 +27,46 @@ pub(crate) struct Tenant {
     pub(crate) vault: Arc<Vault>,
     digest: watch::Sender<PolicyDigest>,
     policy: watch::Sender<Option<InForce>>,
-    /// The last boot of each workload: a new one says that its predecessor's process is over.
-    living: Mutex<HashMap<String, BootId>>,
+    /// Ends this tenant's streams: with the ledger, or when its journal has stopped, which nobody may hold open then.
+    pub(crate) closing: CancellationToken,
+    living: Mutex<HashMap<String, Living>>,
 }
+
+/// The last life of a workload's sidecar: another says that this one's process is over.
+#[derive(Clone, Debug)]
+struct Living {
+    boot: BootId,
+    /// What it was told that its labels are, by which it picks its policies until its end.
+    labels: BTreeMap<String, String>,
+}
+
+/// Lives that are remembered. Without its predecessor's a new one is no harm: whoever stays away counts as gone after a while.
+const LIVING_MAX: usize = 50_000;
 
 /// A tenant, and the task that writes its journal for as long as somebody holds the tenant.
 pub(crate) type Opened = (Arc<Tenant>, JoinHandle<Result<(), EngineError>>);
 
 impl Tenant {
     /// Opens the tenant whose journal and keys lie in `folder`; no policy is in force yet.
-    pub(crate) async fn open(folder: &Path, settings: engine::Settings) -> Result<Opened, EngineError> {
+    pub(crate) async fn open(folder: &Path, settings: engine::Settings, closing: CancellationToken) -> Result<Opened, EngineError> {
         let journal = SqliteJournal::open(folder)?;
         // Keys are made for an empty journal and for no other: what it holds was written under those that it had.
         let is_empty = journal.read(0, 1).await?.is_empty();
         let vault = if is_empty { Vault::open(folder)? } else { Vault::reopen(folder)? };
-        Self::over(Arc::new(journal), Arc::new(vault), settings).await
+        Self::over(Arc::new(journal), Arc::new(vault), settings, closing).await
     }
 
-    pub(crate) async fn over(journal: Arc<dyn Journal>, vault: Arc<Vault>, settings: engine::Settings) -> Result<Opened, EngineError> {
+    pub(crate) async fn over(
+        journal: Arc<dyn Journal>,
+        vault: Arc<Vault>,
+        settings: engine::Settings,
+        closing: CancellationToken,
+    ) -> Result<Opened, EngineError> {
         // No sidecar has a policy before one is in force, so none decides by this one.
         let (digest, digests) = watch::channel(PolicySet::default().digest());
         let (engine, writer) = Engine::open(journal, Arc::clone(&vault), digests, settings).await?;
         let policy = watch::Sender::new(None);
-        Ok((Arc::new(Self { engine, vault, digest, policy, living: Mutex::default() }), writer))
+        Ok((Arc::new(Self { engine, vault, digest, policy, closing, living: Mutex::default() }), writer))
     }
 
     /// Takes a set into force. The engine knows first: whoever decides by another is told to wait for this one.
@@ -61,16 +80,26 @@ impl Tenant {
         self.policy.subscribe()
     }
 
-    /// The boot that this workload had before is over now.
-    pub(crate) async fn succeed(&self, instance: &str, boot: &BootId) -> Result<(), CallError> {
+    /// A life of this workload's sidecar begins; the one before is over.
+    pub(crate) async fn succeed(&self, workload: &Workload, boot: &BootId) -> Result<(), CallError> {
         let before = {
             let mut living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
-            living.insert(instance.to_owned(), boot.clone()).filter(|before| before != boot)
+            if living.len() >= LIVING_MAX {
+                living.clear();
+            }
+            let life = Living { boot: boot.clone(), labels: workload.labels.clone() };
+            living.insert(workload.instance.clone(), life).map(|before| before.boot).filter(|before| before != boot)
         };
         match before {
             Some(before) => self.engine.boot_gone(before).await,
             None => Ok(()),
         }
+    }
+
+    /// The labels by which this workload's sidecar picks its policies: those that it had when its life began.
+    pub(crate) fn labels_of(&self, workload: &Workload) -> BTreeMap<String, String> {
+        let living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.get(&workload.instance).map_or_else(|| workload.labels.clone(), |life| life.labels.clone())
     }
 }
 
@@ -83,6 +112,9 @@ pub(crate) enum TenantError {
     /// The ledger has as many as it may.
     #[error("the ledger has {0} tenants already, which is as many as it may have")]
     TooMany(usize),
+    /// The ledger is stopping.
+    #[error("the ledger is stopping")]
+    Stopping,
     /// It would be no folder's name.
     #[error("tenant {0} is no DNS label (RFC 1123), as the names of namespaces are")]
     Name(TenantId),

@@ -89,17 +89,17 @@ impl Validator {
         let cluster_objects = by_namespace.remove(facts.release.as_str()).unwrap_or_default();
         let cluster = self.judge_cluster(facts, &cluster_objects);
         let mut faults = cluster.faults.clone();
-        missing_secrets(facts, &cluster, &facts.release, &mut faults);
         let cluster_held = culprits(&faults).or_else(|| cluster.stray.clone());
+        missing_secrets(facts, &cluster, &facts.release, &mut faults);
 
         self.namespaces.retain(|namespace, _| by_namespace.contains_key(namespace.as_str()));
         let mut judged = BTreeMap::new();
         for (namespace, own) in &by_namespace {
             let verdict = self.judge_namespace(facts, namespace, own, &cluster_objects);
-            let mut own_faults = verdict.faults.clone();
-            missing_secrets(facts, &verdict, namespace, &mut own_faults);
-            judged.insert(*namespace, (verdict, culprits(&own_faults)));
-            faults.extend(own_faults);
+            faults.extend(verdict.faults.clone());
+            missing_secrets(facts, &verdict, namespace, &mut faults);
+            let held = culprits(&verdict.faults);
+            judged.insert(*namespace, (verdict, held));
         }
 
         let namespaces = served(facts);
@@ -114,6 +114,8 @@ impl Validator {
         for (tenant, members) in members {
             let owners: Vec<&str> = members.into_iter().filter(|namespace| judged.contains_key(namespace)).collect();
             let plan = match owners.as_slice() {
+                // Its objects go first, and its pods may act until they are gone.
+                _ if is_ending(facts, tenant) => Plan::Held(format!("Namespace {tenant} is being deleted.")),
                 [] => plan(facts, &cluster, None, cluster_held.as_ref()),
                 [owner] => match judged.get(owner) {
                     Some((verdict, held)) => plan(facts, verdict, held.as_ref(), cluster_held.as_ref()),
@@ -220,7 +222,8 @@ fn names_broken_tool(object: &Object, error: &ManifestError, broken: &BTreeSet<&
     object.pointer(&pointer).and_then(serde_json::Value::as_str).is_some_and(|name| broken.contains(name))
 }
 
-/// Every Secret that a probe of this namespace's tools names must be there with its key.
+/// Every Secret that a probe of this namespace's tools names must be there with its key. Without it nobody asks that probe, and so
+/// nothing settles by it; the set is in force all the same, or one who may not even write Policies could hold up the cluster's.
 fn missing_secrets(facts: &Facts, judged: &Judged, namespace: &str, faults: &mut BTreeMap<Key, Fault>) {
     let Some(lowering) = &judged.set else { return };
     for found in lowering.set().tools.iter().filter(|found| found.origin.namespace == namespace) {
@@ -259,6 +262,11 @@ fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, cluster: Option<&S
     let named = set.set().tools.iter().filter_map(tool::secret_ref);
     let secrets = named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect();
     Plan::Holds { set: Arc::clone(set), secrets: Arc::new(secrets) }
+}
+
+/// Whether the namespaces of a tenant are on their way out, any of them.
+fn is_ending(facts: &Facts, tenant: &str) -> bool {
+    facts.namespaces.iter().any(|(name, found)| found.terminating && found.tenant.as_deref().unwrap_or(name) == tenant)
 }
 
 /// The namespaces that need a set and the ledger's CA: opted in, with an injected pod, or with objects of ours. One that is not yet

@@ -11,6 +11,11 @@ use crate::path::FieldPath;
 const REWRITTEN: [&str; 4] = ["imagePullPolicy", "livenessProbe", "resources", "startupProbe"];
 /// Fields that would change what our containers do, and that we never set.
 const HARMFUL: [&str; 3] = ["lifecycle", "envFrom", "workingDir"];
+/// Prefixes of variables that our program, its loader or its allocator reads.
+const READ: [&str; 4] = ["KYBERNIS_", "LD_", "MALLOC_", "MIMALLOC_"];
+/// Where API server plug-ins and clouds put credentials into every container; nothing of ours lies there.
+const CREDENTIALS: &str = "/var/run/secrets/";
+const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 /// By what the items of a list are told apart, the first that an item has.
 const KEYS: [&str; 2] = ["mountPath", "name"];
 
@@ -27,12 +32,32 @@ pub(crate) fn container_differences(expected: &Object, actual: &Value, at: &Fiel
     }
     let is_there = |field: &&&str| actual.get(**field).is_some_and(|value| !value.is_null() && *value != Value::Array(Vec::new()));
     places.extend(HARMFUL.iter().filter(is_there).map(|field| at.member(field)));
+    additions(expected, actual, at, &mut places);
     let capabilities = ["securityContext", "capabilities", "add"];
     let adds = |container: &Value| capabilities.iter().try_fold(container, |value, key| value.get(key)).cloned();
     if adds(&Value::Object(expected.clone())).is_none() && adds(actual).is_some_and(|adds| !adds.is_null()) {
         places.push(capabilities.iter().fold(at.clone(), |at, key| at.member(key)));
     }
     places
+}
+
+/// What stands beside ours and would make our program do, or be, something else: a file laid over it, a variable that it or its
+/// loader reads, a command that a probe runs as its user.
+fn additions(expected: &Object, actual: &Value, at: &FieldPath, places: &mut Vec<FieldPath>) {
+    let named = |container: Option<&Value>, key: &str| -> Vec<String> {
+        let items = container.and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(|item| item.get(key)?.as_str().map(str::to_owned)).collect()
+    };
+    let beside = |list: &str, key: &str| {
+        let ours = named(expected.get(list), key);
+        named(actual.get(list), key).into_iter().filter(move |name| !ours.contains(name))
+    };
+    let reads = |name: &String| name == "PATH" || READ.iter().any(|prefix| name.starts_with(prefix));
+    places.extend(beside("env", "name").filter(reads).map(|name| at.member("env").key(&name)));
+    let elsewhere = |path: &String| !path.starts_with(CREDENTIALS) || path.contains("..");
+    places.extend(beside("volumeMounts", "mountPath").filter(elsewhere).map(|path| at.member("volumeMounts").key(&path)));
+    let runs = |probe: &&&str| actual.get(**probe).and_then(|probe| probe.get("exec")).is_some_and(|exec| !exec.is_null());
+    places.extend(PROBES.iter().filter(runs).map(|probe| at.member(probe).member("exec")));
 }
 
 /// The places at which a volume of ours is not what it must be.
@@ -100,6 +125,8 @@ mod tests {
         let mut grown = ours.clone();
         grown["env"] = json!([{"name": "B"}, {"name": "A", "value": "1", "new": true}]);
         grown["resources"] = json!({"limits": {}});
+        grown["volumeMounts"] = json!([{"name": "cloud", "mountPath": "/var/run/secrets/cloud.example/token"}]);
+        grown["readinessProbe"] = json!({"httpGet": {}});
         grown["terminationMessagePath"] = json!("/dev/termination-log");
         check(ours.clone(), grown, &[]);
         for (member, value, place) in [
@@ -111,6 +138,16 @@ mod tests {
             ("env", json!([]), "c.env[A]"),
             ("env", json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "c.env[A].value"),
             ("lifecycle", json!({"postStart": {}}), "c.lifecycle"),
+            ("env", json!([{"name": "A", "value": "1"}, {"name": "LD_PRELOAD", "value": "/x"}]), "c.env[LD_PRELOAD]"),
+            ("env", json!([{"name": "A", "value": "1"}, {"name": "PATH", "value": "/x"}]), "c.env[PATH]"),
+            ("env", json!([{"name": "A", "value": "1"}, {"name": "KYBERNIS_ROOTS", "value": "/x"}]), "c.env[KYBERNIS_ROOTS]"),
+            ("volumeMounts", json!([{"name": "x", "mountPath": "/usr/local/bin"}]), "c.volumeMounts[/usr/local/bin]"),
+            (
+                "volumeMounts",
+                json!([{"name": "x", "mountPath": "/var/run/secrets/../../../x"}]),
+                "c.volumeMounts[/var/run/secrets/../../../x]",
+            ),
+            ("readinessProbe", json!({"exec": {"command": ["x"]}}), "c.readinessProbe.exec"),
             ("securityContext", json!({"capabilities": {"add": ["SYS_ADMIN"]}}), "c.securityContext.capabilities.add"),
         ] {
             let mut changed = ours.clone();

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Ordinary users often lack the sbin folders in `PATH`.
+/// Ordinary users often lack these in `PATH`, and what `PATH` says is not asked first.
 const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// Why rules were not loaded.
@@ -36,5 +36,5 @@ pub(crate) fn load(rules: &str) -> Result<(), NftError> {
 
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain(SBIN.map(PathBuf::from)).map(|folder| folder.join("nft")).find(|file| file.is_file())
+    SBIN.map(PathBuf::from).into_iter().chain(std::env::split_paths(&path)).map(|folder| folder.join("nft")).find(|file| file.is_file())
 }

@@ -8,6 +8,9 @@ use clap::Args;
 
 use super::nft;
 
+/// Marks the sidecar's own connections in the kernel's table.
+const MARK: u32 = 0x7400;
+
 /// The settings of a pod's redirection.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct CaptureArgs {
@@ -69,6 +72,7 @@ fn skipped(args: &CaptureArgs) -> Option<String> {
 
 /// The table is there anew or, where the rules do not load, as it was: an init container may run twice.
 ///
+/// The sidecar's TCP connections are marked: once a socket is closed, what the kernel still has to send belongs to no user any more.
 /// Answers to connections from outside leave, for the agent may be a server. The neighbours of IPv6 are the kernel's own questions.
 /// What else there is is rejected, not dropped, so that clients of QUIC fall back at once.
 fn table(args: &CaptureArgs) -> String {
@@ -90,7 +94,9 @@ table inet kybernis {{
   }}
   chain fence {{
     type filter hook output priority 0; policy drop;
+    meta skuid {proxy_uid} meta l4proto tcp ct mark set {MARK} accept
     meta skuid {proxy_uid} accept
+    ct mark {MARK} accept
     oifname \"lo\" accept
     ct status dnat accept
     ct direction reply accept

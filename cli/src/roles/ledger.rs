@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use kybernis_ledger::auth::{Kubernetes, KubernetesSettings};
 use kybernis_ledger::journal::SqliteJournal;
@@ -18,6 +17,8 @@ use crate::home::{Home, Ownership, Standing};
 
 /// How long a predecessor may take to close the journal: longer than its own drain.
 const PREDECESSOR: Duration = Duration::from_secs(15);
+/// Between tries to publish the CA.
+const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 /// Between looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -170,12 +171,19 @@ async fn serve_cluster(
     let engine = kybernis_ledger::engine::Settings::default();
     let callers = Callers::Cluster(kubernetes);
     let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
-    let published = kybernis_ledger::auth::publish_ca(&client, &namespace, &Ledger::ca_file(home.path())).await;
-    published.context("the ConfigMap from which the operator hands out this ledger's CA")?;
+    // An API server that is away takes nothing from those who know this ledger already.
+    let publishing = async {
+        while let Err(error) = kybernis_ledger::auth::publish_ca(&client, &namespace, &Ledger::ca_file(home.path())).await {
+            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "this ledger's CA cannot be published; tried again");
+            tokio::time::sleep(PUBLISH_EVERY).await;
+        }
+        std::future::pending::<()>().await;
+    };
     tracing::info!(data = %home.path().display(), "the ledger serves the cluster");
     let ended = tokio::select! {
         ended = ledger.failed() => ended.map_err(anyhow::Error::from).and(Err(anyhow::anyhow!("a part of the ledger has stopped"))),
         asked = asked_to_end(lifeline, std::future::ready(())) => asked,
+        () = publishing => Ok(()),
     };
     ledger.stop().await?;
     ended

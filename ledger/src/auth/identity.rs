@@ -83,7 +83,7 @@ pub(super) enum Stranger {
 #[derive(Clone, Debug)]
 pub(super) struct SidecarLook {
     pub(super) container: String,
-    /// Those of the releases that may run: several while one is upgraded.
+    /// Of those repositories.
     pub(super) images: Vec<String>,
 }
 
@@ -104,7 +104,17 @@ impl SidecarLook {
             return Err(Stranger::NoSidecar(self.container.clone()));
         };
         let image = sidecar.image.clone().unwrap_or_default();
-        if self.images.contains(&image) { Ok(()) } else { Err(Stranger::Image(image)) }
+        let ours = self.images.iter().any(|ours| repository(ours) == repository(&image));
+        if ours { Ok(()) } else { Err(Stranger::Image(image)) }
+    }
+}
+
+/// An image's name without tag and digest; a colon before the last slash is a registry's port.
+fn repository(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        Some(_) | None => name,
     }
 }
 
@@ -196,20 +206,22 @@ mod tests {
 
     #[test]
     fn only_a_living_pod_that_carries_our_sidecar_is_let_in() {
-        let look = SidecarLook { container: "kybernis-proxy".to_owned(), images: vec!["ours:1".to_owned(), "ours:2".to_owned()] };
+        let look = SidecarLook { container: "kybernis-proxy".to_owned(), images: vec!["registry:5000/ours:1".to_owned()] };
         let proxy = |image: &str, restarts: &str| json!([{"name": "kybernis-proxy", "image": image, "restartPolicy": restarts}]);
         let with = |uid: &str, containers: Value, phase: &str| {
             pod(json!({"metadata": {"uid": uid}, "spec": {"containers": [], "initContainers": containers}, "status": {"phase": phase}}))
         };
         let no_sidecar = || Err(Stranger::NoSidecar("kybernis-proxy".to_owned()));
         for (pod, expect) in [
-            (with("u", proxy("ours:1", "Always"), "Pending"), Ok(())),
-            (with("u", proxy("ours:2", "Always"), "Running"), Ok(())),
-            (with("v", proxy("ours:1", "Always"), "Running"), Err(Stranger::Namesake("v".to_owned()))),
-            (with("u", proxy("ours:1", "Always"), "Failed"), Err(Stranger::Ended)),
-            (with("u", proxy("ours:1", "Always"), "Succeeded"), Err(Stranger::Ended)),
+            (with("u", proxy("registry:5000/ours:1", "Always"), "Pending"), Ok(())),
+            (with("u", proxy("registry:5000/ours@sha256:0", "Always"), "Running"), Ok(())),
+            (with("v", proxy("registry:5000/ours:1", "Always"), "Running"), Err(Stranger::Namesake("v".to_owned()))),
+            (with("u", proxy("registry:5000/ours:1", "Always"), "Failed"), Err(Stranger::Ended)),
+            (with("u", proxy("registry:5000/ours:1", "Always"), "Succeeded"), Err(Stranger::Ended)),
             (with("u", proxy("theirs:1", "Always"), "Running"), Err(Stranger::Image("theirs:1".to_owned()))),
-            (with("u", proxy("ours:1", ""), "Running"), no_sidecar()),
+            (with("u", proxy("registry:5000/ours/x:1", "Always"), "Running"), Err(Stranger::Image("registry:5000/ours/x:1".to_owned()))),
+            (with("u", proxy("registry", "Always"), "Running"), Err(Stranger::Image("registry".to_owned()))),
+            (with("u", proxy("registry:5000/ours:1", ""), "Running"), no_sidecar()),
             (with("u", json!([]), "Running"), no_sidecar()),
         ] {
             assert_eq!(look.check(&pod, "u"), expect);

@@ -45,7 +45,7 @@ pub struct KubernetesSettings {
     pub audience: String,
     /// The sidecar's container in a pod.
     pub container: String,
-    /// The sidecar's images: several while a release is upgraded.
+    /// The sidecar's images. Whatever their tag or digest: pods of the release before go on.
     pub images: Vec<String>,
     /// The operator's namespace and ServiceAccount.
     pub operator: (String, String),
@@ -104,6 +104,11 @@ impl Kubernetes {
 
     /// The claims of a token.
     pub(super) async fn review(&self, token: &str) -> Result<Claims, AuthError> {
+        // What is plainly no token for us costs nobody a question.
+        let expires = expiry(token, &self.audience).ok_or(AuthError::Invalid)?;
+        if expires <= now() {
+            return Err(AuthError::Expired);
+        }
         let key: [u8; 32] = Sha256::digest(token).into();
         if let Some(claims) = self.recall(&key, FRESH) {
             return Ok(claims);
@@ -113,7 +118,7 @@ impl Kubernetes {
             // Whoever waited for a place may find that somebody else has asked.
             match self.recall(&key, FRESH) {
                 Some(claims) => Ok(claims),
-                None => self.ask(token).await,
+                None => self.ask(token, expires).await,
             }
         };
         let reviewed = tokio::time::timeout(PATIENCE, asked).await;
@@ -150,15 +155,14 @@ impl Kubernetes {
             let now = now();
             known.retain(|_, found| found.claims.expires > now);
         }
-        // Beyond the bound nothing is remembered, and Kubernetes is asked each time.
-        if known.len() < KNOWN_MAX {
+        // Beyond the bound no new one is remembered, and Kubernetes is asked each time.
+        if known.len() < KNOWN_MAX || known.contains_key(&key) {
             known.insert(key, Known { claims: claims.clone(), asked: Instant::now() });
         }
     }
 
-    async fn ask(&self, token: &str) -> Result<Claims, ReviewError> {
+    async fn ask(&self, token: &str, expires: u64) -> Result<Claims, ReviewError> {
         let user = self.user(token).await?;
-        let expires = expiry(token).ok_or(ReviewError::Refused(AuthError::Invalid))?;
         let bearer = Bearer::of(&user).ok_or_else(|| unknown("it is no ServiceAccount"))?;
         let subject = bearer.person().map_err(unknown)?;
         if (&bearer.namespace, &bearer.account) == (&self.operator.0, &self.operator.1) {
@@ -195,7 +199,8 @@ impl Kubernetes {
             "Job" => Api::<Job>::namespaced(self.client.clone(), namespace).get(&nearest.name).await.map(|job| job.metadata),
             _ => return Ok(vec![nearest]),
         };
-        let metadata = metadata?;
+        // What owned a pod that is on its way out may have gone before it: then what was known of the pod goes on.
+        let metadata = metadata.map_err(|error| ReviewError::Away(format!("its owner: {error}")))?;
         // A namesake that came after it says nothing of this one's owner.
         let above = Owner::of(&metadata).filter(|_| metadata.uid.as_deref() == Some(nearest.uid.as_str()));
         Ok(std::iter::once(nearest).chain(above).collect())
@@ -248,13 +253,41 @@ pub async fn publish_ca(client: &Client, namespace: &str, file: &Path) -> Result
     Ok(())
 }
 
-/// When a token runs out, in Unix seconds, by its own word (RFC 7519, 4.1.4), which the API server has found to be signed.
-fn expiry(token: &str) -> Option<u64> {
+/// When a token for `audience` runs out, in Unix seconds, by its own word (RFC 7519, 4.1.3 and 4.1.4), which nobody has checked yet.
+fn expiry(token: &str, audience: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Audience {
+        One(String),
+        Several(Vec<String>),
+    }
     #[derive(Deserialize)]
     struct Payload {
         exp: u64,
+        aud: Audience,
     }
     let payload = token.split('.').nth(1)?;
     let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    serde_json::from_slice::<Payload>(&payload).ok().map(|payload| payload.exp)
+    let Payload { exp, aud } = serde_json::from_slice(&payload).ok()?;
+    let ours = match aud {
+        Audience::One(one) => one == audience,
+        Audience::Several(several) => several.iter().any(|one| one == audience),
+    };
+    ours.then_some(exp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_s_own_word_says_for_whom_it_is_and_until_when() {
+        let token = |payload: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(payload));
+        assert_eq!(expiry(&token(r#"{"exp": 7, "aud": "ledger"}"#), "ledger"), Some(7));
+        assert_eq!(expiry(&token(r#"{"exp": 7, "aud": ["a", "ledger"], "iss": "i"}"#), "ledger"), Some(7));
+        for payload in [r#"{"exp": 7, "aud": "other"}"#, r#"{"exp": 7}"#, r#"{"aud": "ledger"}"#, "no json"] {
+            assert_eq!(expiry(&token(payload), "ledger"), None, "{payload}");
+        }
+        assert_eq!(expiry("no token", "ledger"), None);
+    }
 }

@@ -124,7 +124,7 @@ mod tests {
         fn start() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let tokens = Arc::new(TokenKey::open(folder.path()).unwrap());
-            let tenants = Folders::new(folder.path().join("tenants"), Settings::default());
+            let tenants = Folders::new(folder.path().join("tenants"), Settings::default(), CancellationToken::new());
             let control = Control::new(Auth::Key(Arc::clone(&tokens)), tenants, Fleet::new(), CancellationToken::new());
             Self { control, tokens, folder }
         }

@@ -18,7 +18,6 @@ use kybernis_proto::v1;
 use kybernis_proto::v1::ledger_server::Ledger;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -44,7 +43,6 @@ pub(crate) struct Service {
     auth: Auth,
     tenants: Tenants,
     fleet: Fleet,
-    closing: CancellationToken,
 }
 
 /// A sidecar that was let in.
@@ -57,9 +55,9 @@ struct Caller {
 }
 
 impl Service {
-    /// A service that ends its streams when `closing` is cancelled.
-    pub(crate) const fn new(auth: Auth, tenants: Tenants, fleet: Fleet, closing: CancellationToken) -> Self {
-        Self { auth, tenants, fleet, closing }
+    /// A service whose streams end with their tenant.
+    pub(crate) const fn new(auth: Auth, tenants: Tenants, fleet: Fleet) -> Self {
+        Self { auth, tenants, fleet }
     }
 
     async fn admit(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
@@ -96,7 +94,7 @@ impl From<AuthError> for Status {
 impl From<TenantError> for Status {
     fn from(error: TenantError) -> Self {
         match error {
-            TenantError::Closed(_) | TenantError::TooMany(_) => Self::unavailable(error.to_string()),
+            TenantError::Closed(_) | TenantError::TooMany(_) | TenantError::Stopping => Self::unavailable(error.to_string()),
             TenantError::Name(_) => Self::permission_denied(error.to_string()),
         }
     }
@@ -127,7 +125,7 @@ impl Ledger for Service {
         let Caller { tenant, tenant_name, workload, .. } = self.admit(request.metadata()).await?;
         let request = request.into_inner();
         let boot = own_boot(&workload.agent, &request.boot)?;
-        tenant.succeed(&workload.instance, &boot).await?;
+        tenant.succeed(&workload, &boot).await?;
         let through = {
             let boot = boot.clone();
             tenant.engine.read(move |state| state.spans_through(&boot)).await?
@@ -147,7 +145,7 @@ impl Ledger for Service {
     async fn effects(&self, request: Request<Streaming<v1::EffectAsk>>) -> Result<Response<Self::EffectsStream>, Status> {
         let Caller { tenant, workload, expires, .. } = self.admit(request.metadata()).await?;
         let asks = request.into_inner().boxed();
-        let exchange = Exchange::new(tenant.engine.clone(), workload.agent, expires, asks, self.closing.clone());
+        let exchange = Exchange::new(tenant.engine.clone(), workload.agent, expires, asks, tenant.closing.clone());
         Ok(Response::new(exchange.boxed()))
     }
 
@@ -185,7 +183,7 @@ impl Ledger for Service {
     async fn stream_spans(&self, request: Request<Streaming<v1::SpanBatch>>) -> Result<Response<Self::StreamSpansStream>, Status> {
         let Caller { tenant, workload, .. } = self.admit(request.metadata()).await?;
         let engine = tenant.engine.clone();
-        let batches = request.into_inner().take_until(self.closing.clone().cancelled_owned());
+        let batches = request.into_inner().take_until(tenant.closing.clone().cancelled_owned());
         let acks = batches.then(move |batch| {
             let (engine, agent) = (engine.clone(), workload.agent.clone());
             async move {
@@ -201,7 +199,7 @@ impl Ledger for Service {
         let standing = self.fleet.enter((tenant_name, workload.instance.clone()));
         let mut acks = request.into_inner();
         let (updates, receive) = mpsc::channel(STREAM_QUEUE);
-        let (engine, mut policy, closing) = (tenant.engine.clone(), tenant.policy(), self.closing.clone());
+        let (engine, mut policy, closing) = (tenant.engine.clone(), tenant.policy(), tenant.closing.clone());
         policy.mark_changed();
         tokio::spawn(async move {
             let mut presence = None;
@@ -223,7 +221,7 @@ impl Ledger for Service {
                     ack = acks.message() => match ack {
                         Ok(Some(ack)) => {
                             note(&ack, &workload);
-                            let Workload { agent, labels, .. } = workload.clone();
+                            let (agent, labels) = (workload.agent.clone(), tenant.labels_of(&workload));
                             standing.says(Sidecar { agent, labels, digest: ack.digest, error: ack.error });
                             if let (None, Ok(boot)) = (&presence, own_boot(&workload.agent, &ack.boot)) {
                                 presence = Some(engine.presence(boot));
@@ -247,7 +245,7 @@ impl Ledger for Service {
                 asked_at_ms: order.asked_at.epoch_ms(),
             })
         });
-        Ok(Response::new(orders.take_until(self.closing.clone().cancelled_owned()).boxed()))
+        Ok(Response::new(orders.take_until(tenant.closing.clone().cancelled_owned()).boxed()))
     }
 
     async fn report_probe(&self, request: Request<v1::ProbeReport>) -> Result<Response<v1::ProbeReportReply>, Status> {

@@ -11,6 +11,7 @@ use kybernis_proto::v1::effect_answer::Answer;
 use kybernis_proto::v1::effect_ask::Ask;
 use kybernis_proto::v1::ledger_client::LedgerClient;
 use kybernis_proto::v1::ledger_server::LedgerServer;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::body::Body;
 
@@ -38,11 +39,11 @@ impl Rig {
         let tokens = Arc::new(TokenKey::open(folder.path()).unwrap());
         let set = InForce::new(&PolicySet::default(), BTreeMap::new()).unwrap();
         let policy = set.digest.as_bytes().to_vec();
-        let (tenant, _) = Tenant::over(Arc::clone(&journal) as Arc<_>, vault, Settings::default()).await.unwrap();
+        let closing = CancellationToken::new();
+        let (tenant, _) = Tenant::over(Arc::clone(&journal) as Arc<_>, vault, Settings::default(), closing.clone()).await.unwrap();
         tenant.program(set);
         let engine = tenant.engine.clone();
-        let closing = CancellationToken::new();
-        let service = Service::new(Auth::Key(Arc::clone(&tokens)), Tenants::One(tenant), Fleet::new(), closing.clone());
+        let service = Service::new(Auth::Key(Arc::clone(&tokens)), Tenants::One(tenant), Fleet::new());
         Self { journal, server: LedgerServer::new(service), engine, tokens, policy, closing, _folder: folder }
     }
 

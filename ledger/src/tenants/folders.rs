@@ -11,6 +11,7 @@ use std::thread;
 use kybernis_core::ids::{PolicyDigest, TenantId};
 use kybernis_core::policy::{PolicyError, PolicySet};
 use tokio::sync::{OnceCell, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{Tenant, TenantError};
 use crate::engine::{self, EngineError};
@@ -26,13 +27,15 @@ const LABEL_MAX: usize = 63;
 pub(crate) struct Folders {
     root: Arc<PathBuf>,
     settings: engine::Settings,
+    closing: CancellationToken,
     open: Arc<Mutex<HashMap<TenantId, Arc<OnceCell<Arc<Tenant>>>>>>,
     threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
 impl Folders {
-    pub(crate) fn new(root: PathBuf, settings: engine::Settings) -> Self {
-        Self { root: Arc::new(root), settings, open: Arc::default(), threads: Arc::default() }
+    /// Tenants whose streams end when `closing` is cancelled.
+    pub(crate) fn new(root: PathBuf, settings: engine::Settings, closing: CancellationToken) -> Self {
+        Self { root: Arc::new(root), settings, closing, open: Arc::default(), threads: Arc::default() }
     }
 
     /// Opens those that are there, because leases and gates run out whether or not anybody calls.
@@ -59,12 +62,20 @@ impl Folders {
             }
             Arc::clone(open.entry(name.clone()).or_default())
         };
-        let opened = cell.get_or_try_init(|| self.start(name, &cell)).await.cloned();
-        opened.map_err(|error| {
-            tracing::error!(tenant = %name, %error, "a tenant cannot be opened");
-            self.forget(name, &cell);
-            TenantError::Closed(name.clone())
-        })
+        if let Some(tenant) = cell.get() {
+            return Ok(Arc::clone(tenant));
+        }
+        // Whoever asked first may lose patience: what is being opened is opened all the same.
+        let (folders, name) = (self.clone(), name.clone());
+        let opening = tokio::spawn(async move {
+            let opened = cell.get_or_try_init(|| folders.start(&name, &cell)).await.cloned();
+            opened.map_err(|error| {
+                tracing::error!(tenant = %name, %error, "a tenant cannot be opened");
+                folders.forget(&name, &cell);
+                TenantError::Closed(name)
+            })
+        });
+        opening.await.unwrap_or(Err(TenantError::Stopping))
     }
 
     /// Takes a set into force, and keeps it for the next start.
@@ -83,13 +94,14 @@ impl Folders {
         let (folder, settings) = (self.root.join(name.as_str()), self.settings);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let (tenants, name, cell) = (self.clone(), name.clone(), Arc::downgrade(cell));
+        let closing = self.closing.child_token();
         let thread = thread::Builder::new().name(format!("tenant {name}")).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(tell.send(Err(error.into()))),
             };
             runtime.block_on(async {
-                let writer = match Tenant::open(&folder, settings).await {
+                let writer = match Tenant::open(&folder, settings, closing.clone()).await {
                     Err(error) => return drop(tell.send(Err(error.into()))),
                     Ok((tenant, writer)) => {
                         match policy::recall(&folder) {
@@ -101,11 +113,15 @@ impl Folders {
                         writer
                     }
                 };
-                if let Ok(Err(error)) = writer.await {
-                    tracing::error!(tenant = %name, %error, "a tenant's journal stopped; it is opened again when it is needed");
-                    if let Some(cell) = cell.upgrade() {
-                        tenants.forget(&name, &cell);
-                    }
+                let reason = match writer.await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(broken) => broken.to_string(),
+                };
+                closing.cancel();
+                tracing::error!(tenant = %name, reason, "a tenant's journal stopped; it is opened again when it is needed");
+                if let Some(cell) = cell.upgrade() {
+                    tenants.forget(&name, &cell);
                 }
             });
         })?;
@@ -183,7 +199,7 @@ mod tests {
     }
 
     fn folders(root: &tempfile::TempDir) -> Folders {
-        Folders::new(root.path().join("tenants"), engine::Settings::default())
+        Folders::new(root.path().join("tenants"), engine::Settings::default(), CancellationToken::new())
     }
 
     async fn enter(tenant: &Tenant, run: &str, agent: &str) -> bool {

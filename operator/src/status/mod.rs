@@ -185,6 +185,12 @@ impl View<'_> {
             return (Some(Word::new(false, Reason::Pending, message)), agents, None);
         }
         let holds = |reason, message: &str| (Some(Word::new(true, reason, message)), agents, None);
+        let troubled = self.expected.iter().filter(|_| global).find_map(|(tenant, expected)| Some((tenant, expected.trouble.as_ref()?)));
+        if let (0, Some((tenant, trouble))) = (count.all, troubled) {
+            let message =
+                format!("no live sidecar is selected, and the next one may not start with it; tenant {tenant}: {}", trouble.text());
+            return (Some(Word::new(false, Reason::Pending, message)), agents, None);
+        }
         if count.all == 0 {
             return holds(Reason::NoSidecars, "no live sidecar is selected; the next one starts with it");
         }

@@ -107,10 +107,10 @@ fn a_budget_is_not_yet_supported_and_holds_nobody_back() {
 }
 
 #[test]
-fn a_probes_secret_must_be_there_and_its_value_goes_with_the_set() {
+fn a_secret_that_is_not_there_is_told_and_holds_nothing_up_and_its_value_goes_with_the_set() {
     let mut facts = facts(vec![probed("trading", "orders", "a.example.com")], &[]);
     let of = key(Kind::Tool, "trading", "orders");
-    let held = ["trading: held, ToolRegistration trading/orders does"];
+    let in_force = ["trading: 1 tools, 0 policies"];
     let name = SecretName { namespace: "trading".to_owned(), name: "s".to_owned() };
     for (state, reason, words) in [
         (None, Reason::SecretUnreadable, "has not been read yet"),
@@ -119,11 +119,12 @@ fn a_probes_secret_must_be_there_and_its_value_goes_with_the_set() {
         (Some(SecretState::There(BTreeMap::new())), Reason::SecretNotFound, "has no key k"),
     ] {
         facts.secrets = state.into_iter().map(|state| (name.clone(), state)).collect();
-        let validated = check(&facts, &[("ToolRegistration trading/orders", reason)], &held);
+        let validated = check(&facts, &[("ToolRegistration trading/orders", reason)], &in_force);
+        assert!(build(&facts, &validated).programs["trading"].secrets.is_empty());
         assert!(message(&validated, &of).contains(words), "{}", message(&validated, &of));
     }
     secret(&mut facts, "trading", "k", "v");
-    let validated = check(&facts, &[], &["trading: 1 tools, 0 policies"]);
+    let validated = check(&facts, &[], &in_force);
     let request = build(&facts, &validated).programs["trading"].request("trading");
     let sent: Vec<_> = request.secrets.iter().map(|secret| (secret.name.as_str(), secret.key.as_str(), secret.value.as_slice())).collect();
     assert_eq!(sent, [("s", "k", &b"v"[..])]);
@@ -157,6 +158,16 @@ fn what_has_not_changed_is_not_judged_again() {
     assert_ne!(set(&before, "b"), set(&after, "b"));
     let all = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[]), policy(RELEASE, "p", &[])], &[]));
     assert_ne!(set(&after, "a"), set(&all, "a"));
+}
+
+#[test]
+fn a_namespace_that_is_being_deleted_keeps_what_was_in_force_to_its_end() {
+    let mut facts = facts(vec![policy("trading", "p", &[])], &[("trading", Some("enabled"), None)]);
+    check(&facts, &[], &["trading: 0 tools, 1 policies"]);
+    facts.namespaces.get_mut("trading").unwrap().terminating = true;
+    // What is deleted with it has gone first.
+    facts.objects.clear();
+    check(&facts, &[], &["trading: held, Namespace trading is being deleted."]);
 }
 
 #[test]

@@ -334,11 +334,13 @@ fn file_name(number: u64, kind: &str) -> String {
     format!("{number:020}.{kind}")
 }
 
+/// The number and kind of a file that bears a name as we give it: another spelling of a number would pass for the claim that has it.
 fn named(path: &Path) -> Option<(u64, &str)> {
     let kind = path.extension()?.to_str()?;
     // A refused one's number is not given again.
     let known = kind == CLAIM || kind == OUTCOME || kind.strip_suffix(REFUSED).is_some_and(|kind| kind.starts_with(CLAIM));
-    known.then_some((path.file_stem()?.to_str()?.parse().ok()?, kind))
+    let number = path.file_stem()?.to_str()?.parse().ok()?;
+    (known && path.file_name()?.to_str()? == file_name(number, kind)).then_some((number, kind))
 }
 
 fn read<M: prost::Message + Default>(path: &Path) -> io::Result<M> {
