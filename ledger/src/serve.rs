@@ -54,7 +54,7 @@ pub enum Callers {
         policy: watch::Receiver<InForce>,
     },
     /// A cluster's: whom Kubernetes vouches for. Each namespace is a tenant, whose policy the operator brings.
-    Cluster(Kubernetes),
+    Cluster(Arc<Kubernetes>),
 }
 
 /// Why a ledger did not start, or stopped.
@@ -121,7 +121,7 @@ impl Ledger {
                 let path = settings.data.join(TENANTS);
                 let folders = Folders::new(path.clone(), settings.engine, closing.child_token());
                 folders.open_all().await.map_err(|source| StartError::Folder { path, source })?;
-                (Auth::Kubernetes(Arc::new(kubernetes)), Tenants::Each(folders))
+                (Auth::Kubernetes(kubernetes), Tenants::Each(folders))
             }
         };
 

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::nft;
+use crate::say::tell;
 
 /// Marks the sidecar's own connections in the kernel's table.
 const MARK: u32 = 0x7400;
@@ -52,7 +53,7 @@ impl fmt::Display for Ports {
 /// Loads the rules.
 pub(crate) fn capture(args: &CaptureArgs) -> anyhow::Result<()> {
     nft::load(&table(args))?;
-    eprintln!(
+    tell!(
         "kybernis capture: TCP goes to port {}, names to port {}, user {} goes free{}",
         args.redirect_port,
         args.dns_port,

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -169,7 +170,7 @@ async fn serve_cluster(
     let namespace = operator.0.clone();
     let kubernetes = Kubernetes::new(client.clone(), KubernetesSettings { audience, container, images, operator });
     let engine = kybernis_ledger::engine::Settings::default();
-    let callers = Callers::Cluster(kubernetes);
+    let callers = Callers::Cluster(Arc::new(kubernetes));
     let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
     // An API server that is away takes nothing from those who know this ledger already.
     let publishing = async {

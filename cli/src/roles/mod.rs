@@ -46,12 +46,12 @@ impl Problems {
 
     /// Binds a listener.
     pub(crate) fn listen(&mut self, setting: &str, address: &str) -> Option<TcpListener> {
-        self.bind(setting, address, |address| TcpListener::bind(address))
+        self.bind(setting, address, TcpListener::bind)
     }
 
     /// Binds a socket for datagrams.
     fn receive(&mut self, setting: &str, address: &str) -> Option<UdpSocket> {
-        self.bind(setting, address, |address| UdpSocket::bind(address))
+        self.bind(setting, address, UdpSocket::bind)
     }
 
     fn bind<T>(&mut self, setting: &str, address: &str, bind: impl FnOnce(SocketAddr) -> io::Result<T>) -> Option<T> {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use kybernis_webhook::Config;
 use kybernis_webhook::server::{Certificates, LINGER, Lifetimes, OwnCertificates, Settings};
-use kybernis_webhook::{Config, ConfigError};
 
 use super::{LogArgs, Problems, asked_to_end};
 
@@ -69,5 +69,5 @@ pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
 fn config(path: &Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let settings = serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
-    Ok(Config::new(settings).map_err(|error: ConfigError| anyhow::anyhow!("{}: {error}", path.display()))?)
+    Config::new(settings).with_context(|| path.display().to_string())
 }

@@ -22,13 +22,16 @@ const TENANTS_MAX: usize = 1000;
 /// Longest name of a folder: an RFC 1123 label.
 const LABEL_MAX: usize = 63;
 
+/// A tenant, once it is open.
+type Cell = OnceCell<Arc<Tenant>>;
+
 /// The tenants in the subfolders of one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Folders {
     root: Arc<PathBuf>,
     settings: engine::Settings,
     closing: CancellationToken,
-    open: Arc<Mutex<HashMap<TenantId, Arc<OnceCell<Arc<Tenant>>>>>>,
+    open: Arc<Mutex<HashMap<TenantId, Arc<Cell>>>>,
     threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
@@ -89,7 +92,7 @@ impl Folders {
     }
 
     /// Opens a tenant on a thread of its own, which ends when nobody holds the tenant any more.
-    async fn start(&self, name: &TenantId, cell: &Arc<OnceCell<Arc<Tenant>>>) -> Result<Arc<Tenant>, OpenError> {
+    async fn start(&self, name: &TenantId, cell: &Arc<Cell>) -> Result<Arc<Tenant>, OpenError> {
         let (tell, told) = oneshot::channel();
         let (folder, settings) = (self.root.join(name.as_str()), self.settings);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -136,7 +139,7 @@ impl Folders {
     }
 
     /// Lets the next who asks open it again.
-    fn forget(&self, name: &TenantId, cell: &Arc<OnceCell<Arc<Tenant>>>) {
+    fn forget(&self, name: &TenantId, cell: &Arc<Cell>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.get(name).is_some_and(|now| Arc::ptr_eq(now, cell)) {
             open.remove(name);
@@ -221,7 +224,7 @@ mod tests {
 
         let again = folders(&root);
         again.open_all().await.unwrap();
-        assert!(!enter(&*again.of(&name("one")).await.unwrap(), "run-1", "b").await);
+        assert!(!enter(&again.of(&name("one")).await.unwrap(), "run-1", "b").await);
         again.close().await;
     }
 
@@ -261,9 +264,9 @@ mod tests {
         let journal = root.path().join("tenants/broken/journal.sqlite");
         std::fs::create_dir_all(&journal).unwrap();
         assert_eq!(tenants.of(&name("broken")).await.unwrap_err(), TenantError::Closed(name("broken")));
-        assert!(enter(&*tenants.of(&name("sound")).await.unwrap(), "run-1", "a").await);
+        assert!(enter(&tenants.of(&name("sound")).await.unwrap(), "run-1", "a").await);
         std::fs::remove_dir(&journal).unwrap();
-        assert!(enter(&*tenants.of(&name("broken")).await.unwrap(), "run-1", "a").await);
+        assert!(enter(&tenants.of(&name("broken")).await.unwrap(), "run-1", "a").await);
         tenants.close().await;
     }
 
