@@ -39,24 +39,29 @@ impl World {
     pub fn set() -> Result<Self> {
         let cluster = Cluster::usual()?;
         let programs = programs()?;
-        for image in [own_image(&programs.join("kybernis"))?, own_image(&programs.join("kybernis-broker"))?] {
-            step(&format!("load {}", image.display()), || cluster.load(&image))?;
+        let kybernis = own_image(&programs.join("kybernis"))?;
+        for image in [&kybernis, &own_image(&programs.join("kybernis-broker"))?] {
+            step(&format!("load {}", image.display()), || cluster.load(image))?;
         }
         let agents = agents_image(&Programs::build()?)?;
         step("load the agents' image", || cluster.load(&agents))?;
         cluster.set_outside_names(&format!("{OUTSIDE} broker.example.com\n"))?;
         let world = Self { cluster };
-        step("install Kybernis", || world.install())?;
+        step("install Kybernis", || world.install(&kybernis))?;
         step("the broker outside", || world.apply("broker.yaml").and_then(|()| world.wait("internet", "pod/broker", "condition=Ready")))?;
         Ok(world)
     }
 
-    /// The chart, as people install it; an older one is upgraded.
-    fn install(&self) -> Result<()> {
+    /// The chart, as people install it; an older one is upgraded. The image's name stays, so its pods are told which build it is.
+    fn install(&self, image: &Path) -> Result<()> {
+        let build = image.file_stem().unwrap_or_default().to_string_lossy();
         let chart = root().join("charts/kybernis");
         let mut helm = self.cluster.helm(4);
         helm.args(["upgrade", "kybernis"]).arg(chart).args(["--install", "--namespace=kybernis-system", "--create-namespace"]);
         helm.args(["--wait", "--timeout=180s", "--values"]).arg(objects().join("values.yaml"));
+        for component in ["ledger", "operator", "webhook"] {
+            helm.arg("--set-string").arg(format!("{component}.podAnnotations.build={build}"));
+        }
         said(&mut helm).map(drop)
     }
 
