@@ -1,5 +1,6 @@
 //! `kybernis sidecar`: the egress proxy as a process.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -107,10 +108,17 @@ fn listeners(args: &SidecarArgs, problems: &mut Problems) -> Sockets {
         (Purpose::DnsTcp, "--dns-listen", &args.dns_listen),
     ];
     for (purpose, setting, addresses) in of_tcp {
-        sockets.add_all(purpose, addresses.iter().filter_map(|address| problems.listen(setting, address)));
+        sockets.add_all(purpose, to_be_had(addresses).filter_map(|address| problems.listen(setting, address)));
     }
-    sockets.add_all(Purpose::DnsUdp, args.dns_listen.iter().filter_map(|address| problems.receive("--dns-listen", address)));
+    sockets.add_all(Purpose::DnsUdp, to_be_had(&args.dns_listen).filter_map(|address| problems.receive("--dns-listen", address)));
     sockets
+}
+
+/// Of several addresses those of a family that the pod has: without IPv6 there is no `::1`, and nothing of that kind to catch.
+fn to_be_had(addresses: &[String]) -> impl Iterator<Item = &String> {
+    let is_there = |address: &SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
+    let alone = addresses.len() == 1;
+    addresses.iter().filter(move |address| alone || address.parse().map_or(true, |address| is_there(&address)))
 }
 
 fn settings(
@@ -131,5 +139,22 @@ fn settings(
         bundle,
         roots,
         control,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_addresses_those_are_left_out_that_the_machine_does_not_have_and_one_alone_is_tried() {
+        let check = |given: &[&str], expect: &[&str]| {
+            let given: Vec<String> = given.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(to_be_had(&given).collect::<Vec<_>>(), expect);
+        };
+        // 192.0.2.1 is nobody's (RFC 5737).
+        check(&["127.0.0.1:7401", "192.0.2.1:7401"], &["127.0.0.1:7401"]);
+        check(&["192.0.2.1:7401"], &["192.0.2.1:7401"]);
+        check(&["127.0.0.1:7401", "nowhere"], &["127.0.0.1:7401", "nowhere"]);
     }
 }

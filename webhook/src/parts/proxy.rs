@@ -65,7 +65,8 @@ fn probe(path: &str, period_seconds: u32, failures: u32) -> Value {
 /// The settings of `kybernis sidecar`.
 fn environment(plan: &Plan<'_>) -> Vec<Object> {
     let settings = plan.config.settings();
-    let loopback = |port: u16| format!("127.0.0.1:{port}");
+    // The sidecar leaves out what its pod does not have.
+    let loopback = |port: u16| format!("127.0.0.1:{port},[::1]:{port}");
     let admin = std::net::SocketAddr::new(settings.admin_address, ports::ADMIN);
     let mut variables = vec![
         ("KYBERNIS_SIDECAR_DATA", DATA_FOLDER.to_owned()),
