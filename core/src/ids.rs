@@ -52,6 +52,16 @@ fn check_name(what: &'static str, text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Longest DNS label (RFC 1123).
+pub const DNS_LABEL_MAX: usize = 63;
+
+/// Whether a text is a DNS label (RFC 1123), as the names of namespaces are: 1 to 63 lower-case letters, digits and hyphens, none of
+/// them at an end.
+pub fn is_dns_label(text: &str) -> bool {
+    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty() && text.len() <= DNS_LABEL_MAX && text.bytes().all(sound) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $what:literal;)*) => {$(
         $(#[$doc])*

@@ -8,6 +8,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ValidationError, Validator};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{CustomResourceExt, Resource};
+use kybernis_core::ids::is_dns_label;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -27,8 +28,6 @@ const NOT_BY_HAND: [(&str, &str); 2] = [
     ("Gate", "is made by Kybernis, never by hand. Remove it"),
     ("GateDecision", "is not read from a folder. Decide with kybernis approve, deny or resolve"),
 ];
-/// Longest name: it becomes part of gate names and label values.
-const NAME_MAX: usize = 63;
 
 /// A document that is one of the kinds that a folder may hold.
 pub(crate) enum Object {
@@ -173,13 +172,13 @@ impl Document<'_> {
         }
         let name_at = [member("metadata"), member("name")];
         match self.node.find(&name_at).map(|name| &name.content) {
-            Some(Content::Scalar(Value::String(name), _)) if is_label(name) => {}
+            Some(Content::Scalar(Value::String(name), _)) if is_dns_label(name) => {}
             Some(_) => self.error(&name_at, "is no name. Use up to 63 lower-case letters, digits and hyphens, none of them at an end"),
             None => self.error(&name_at, "is missing. Give the object a name"),
         }
         let namespace_at = [member("metadata"), member("namespace")];
         match self.node.find(&namespace_at).map(|namespace| &namespace.content) {
-            Some(Content::Scalar(Value::String(namespace), _)) if is_label(namespace) => {}
+            Some(Content::Scalar(Value::String(namespace), _)) if is_dns_label(namespace) => {}
             None | Some(Content::Scalar(Value::Null, _)) => {}
             Some(_) => {
                 self.error(&namespace_at, "is no namespace. Use up to 63 lower-case letters, digits and hyphens, none of them at an end")
@@ -299,12 +298,6 @@ fn without_nulls(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(without_nulls).collect(),
         other => other,
     }
-}
-
-/// RFC 1123 label.
-fn is_label(name: &str) -> bool {
-    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(sound) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 fn member(name: &str) -> Step {

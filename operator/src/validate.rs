@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use kybernis_core::ids::{DNS_LABEL_MAX, is_dns_label};
 use kybernis_core::policy::{PolicySet, SecretRef, Tool};
 use kybernis_crds::{ManifestError, load_objects, lower_namespace};
 use kybernis_proto::POLICY_SET_MAX;
@@ -18,8 +19,6 @@ use crate::kinds::{Kind, budget, tool};
 use crate::object::{Key, Object};
 use crate::reason::{Fault, Reason};
 
-/// Longest tenant: it names a folder of the ledger (RFC 1123 label).
-const TENANT_MAX: usize = 63;
 /// What a set in JSON may take of the message that brings it; the rest is for the Secrets.
 const SET_BYTES_MAX: usize = POLICY_SET_MAX / 2;
 
@@ -280,21 +279,15 @@ fn served(facts: &Facts) -> BTreeMap<String, Option<String>> {
     wanted
         .map(|(name, namespace)| {
             let tenant = namespace.tenant.as_deref().unwrap_or(name);
-            (name.clone(), is_label(tenant).then(|| tenant.to_owned()))
+            (name.clone(), is_dns_label(tenant).then(|| tenant.to_owned()))
         })
         .collect()
-}
-
-/// RFC 1123.
-fn is_label(name: &str) -> bool {
-    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !name.is_empty() && name.len() <= TENANT_MAX && name.bytes().all(sound) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 fn no_tenant(facts: &Facts, namespace: &str) -> Fault {
     let value = facts.namespaces.get(namespace).and_then(|found| found.tenant.clone()).unwrap_or_default();
     let message = format!(
-        "the label {TENANT} of Namespace {namespace} is {value:?}, which is no tenant. Set it to up to {TENANT_MAX} lower-case letters, digits and hyphens, or remove it."
+        "the label {TENANT} of Namespace {namespace} is {value:?}, which is no tenant. Set it to up to {DNS_LABEL_MAX} lower-case letters, digits and hyphens, or remove it."
     );
     Fault { reason: Reason::Invalid, message }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use kybernis_core::ids::{PolicyDigest, TenantId};
+use kybernis_core::ids::{PolicyDigest, TenantId, is_dns_label};
 use kybernis_core::policy::{PolicyError, PolicySet};
 use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +19,6 @@ use crate::policy::{self, InForce, Secrets};
 
 /// A thread and a file each: more than any cluster of ours has been tried with.
 const TENANTS_MAX: usize = 1000;
-/// Longest name of a folder: an RFC 1123 label.
-const LABEL_MAX: usize = 63;
 
 /// A tenant, once it is open.
 type Cell = OnceCell<Arc<Tenant>>;
@@ -55,7 +53,7 @@ impl Folders {
     }
 
     pub(crate) async fn of(&self, name: &TenantId) -> Result<Arc<Tenant>, TenantError> {
-        if !is_label(name.as_str()) {
+        if !is_dns_label(name.as_str()) {
             return Err(TenantError::Name(name.clone()));
         }
         let cell = {
@@ -180,12 +178,6 @@ enum OpenError {
     Io(#[from] std::io::Error),
     #[error("its thread broke off")]
     Gone,
-}
-
-/// RFC 1123.
-fn is_label(name: &str) -> bool {
-    let sound = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    !name.is_empty() && name.len() <= LABEL_MAX && name.bytes().all(sound) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 #[cfg(test)]
