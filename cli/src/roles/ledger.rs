@@ -119,9 +119,25 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
         handover: None,
     };
     let owned = if args.supervised { None } else { Some(own(&home, &standing)?) };
-    if let Some(operator) = operator {
-        return serve_cluster(&args.cluster, operator, &home, grpc, http, lifeline).await;
+    let ended = match operator {
+        Some(operator) => serve_cluster(&args.cluster, operator, &home, grpc, http, lifeline).await,
+        None => serve_machine(&args, &standing, &home, grpc, http, lifeline).await,
+    };
+    if let Some(owned) = owned {
+        owned.withdraw();
     }
+    ended
+}
+
+/// Serves this machine until asked to end.
+async fn serve_machine(
+    args: &LedgerArgs,
+    standing: &Standing,
+    home: &Home,
+    grpc: TcpListener,
+    http: TcpListener,
+    lifeline: Option<Lifeline>,
+) -> anyhow::Result<()> {
     let (in_force, folder) = match &standing.policies {
         None => (policies::none()?, None),
         Some(dir) => {
@@ -135,8 +151,8 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     }
     let (tell, policy) = watch::channel(in_force);
     let engine = kybernis_ledger::engine::Settings::default();
-    let mut ledger =
-        Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers: Callers::Local { policy }, engine }).await?;
+    let callers = Callers::Local { policy };
+    let ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
     tracing::info!(grpc = %standing.grpc, http = %standing.http, data = %home.path().display(), "the ledger serves");
     let watching = async {
         match folder {
@@ -144,15 +160,17 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
             None => std::future::pending().await,
         }
     };
+    until_asked(ledger, lifeline, watching).await
+}
+
+/// Keeps a ledger and what works beside it until it is asked to end, and stops it cleanly.
+async fn until_asked(mut ledger: Ledger, lifeline: Option<Lifeline>, beside: impl Future<Output = ()>) -> anyhow::Result<()> {
     let ended = tokio::select! {
         ended = ledger.failed() => ended.map_err(anyhow::Error::from).and(Err(anyhow::anyhow!("a part of the ledger has stopped"))),
         asked = asked_to_end(lifeline, std::future::ready(())) => asked,
-        () = watching => Ok(()),
+        () = beside => Ok(()),
     };
     ledger.stop().await?;
-    if let Some(owned) = owned {
-        owned.withdraw();
-    }
     ended
 }
 
@@ -171,7 +189,7 @@ async fn serve_cluster(
     let kubernetes = Kubernetes::new(client.clone(), KubernetesSettings { audience, container, images, operator });
     let engine = kybernis_ledger::engine::Settings::default();
     let callers = Callers::Cluster(Arc::new(kubernetes));
-    let mut ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
+    let ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
     // An API server that is away takes nothing from those who know this ledger already.
     let publishing = async {
         while let Err(error) = kybernis_ledger::auth::publish_ca(&client, &namespace, &Ledger::ca_file(home.path())).await {
@@ -181,13 +199,7 @@ async fn serve_cluster(
         std::future::pending::<()>().await;
     };
     tracing::info!(data = %home.path().display(), "the ledger serves the cluster");
-    let ended = tokio::select! {
-        ended = ledger.failed() => ended.map_err(anyhow::Error::from).and(Err(anyhow::anyhow!("a part of the ledger has stopped"))),
-        asked = asked_to_end(lifeline, std::future::ready(())) => asked,
-        () = publishing => Ok(()),
-    };
-    ledger.stop().await?;
-    ended
+    until_asked(ledger, lifeline, publishing).await
 }
 
 /// A supervisor that was killed leaves a ledger that sees it and ends; its successor must not fail for those moments.
