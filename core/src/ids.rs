@@ -135,8 +135,69 @@ names! {
     DecisionId = "decision id";
     /// The name of a tool registration, or of the implicit tool of an unregistered endpoint.
     ToolName = "tool";
-    /// Who decided something: a local user, or the subject that the API server vouches for.
-    PersonId = "person";
+}
+
+/// Longest name of a person, in characters. Issuers with a subject behind them are long.
+pub const PERSON_MAX: usize = 256;
+
+/// Who decided something: a local user, or the subject that the API server vouches for. What names people are given elsewhere is
+/// not ours to narrow: 1 to 256 characters, none of them a control character.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PersonId(std::sync::Arc<str>);
+
+/// Why a text is no person's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PersonError {
+    /// Too short or too long.
+    #[error("a person's name has {0} characters; 1 to {PERSON_MAX} are allowed")]
+    Length(usize),
+    /// Nobody could read it.
+    #[error("a person's name has the control character {0:?}")]
+    Control(char),
+}
+
+impl PersonId {
+    /// Checks and wraps a person's name.
+    pub fn new(text: &str) -> Result<Self, PersonError> {
+        let length = text.chars().count();
+        match text.chars().find(|c| c.is_control()) {
+            _ if !(1..=PERSON_MAX).contains(&length) => Err(PersonError::Length(length)),
+            Some(control) => Err(PersonError::Control(control)),
+            None => Ok(Self(text.into())),
+        }
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PersonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for PersonId {
+    type Error = PersonError;
+    fn try_from(text: String) -> Result<Self, PersonError> {
+        Self::new(&text)
+    }
+}
+
+impl std::str::FromStr for PersonId {
+    type Err = PersonError;
+    fn from_str(text: &str) -> Result<Self, PersonError> {
+        Self::new(text)
+    }
+}
+
+impl From<PersonId> for String {
+    fn from(person: PersonId) -> Self {
+        person.0.as_ref().to_owned()
+    }
 }
 
 macro_rules! digests {

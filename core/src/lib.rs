@@ -14,3 +14,4 @@ pub mod policy;
 pub mod reason;
 pub mod text;
 pub mod time;
+pub mod word;

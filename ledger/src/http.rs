@@ -262,7 +262,7 @@ async fn decide_gate(Shared(api): Shared<Api>, headers: HeaderMap, body: Result<
         return Err(bad("reason", format!("has more than {REASON_MAX} characters")));
     }
     let id = GateId::new(&word.gate_id).map_err(|error| bad("gate_id", error))?;
-    let said = DecideGate { gate: id, digest: word.digest, person: claims.subject, verdict, reason: word.reason };
+    let said = DecideGate { gate: id, digest: word.digest, person: claims.subject, verdict, reason: word.reason, voucher: None };
     engine.decide_gate(said).await??;
     ok(json!(gate(&engine, &word.gate_id).await?))
 }

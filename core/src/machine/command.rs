@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::effect::{DoubtCause, Fence, KeyLevel, NotSentProof, ProbePlan, StoredAnswer};
-use super::gate::{Approval, GateVerdict};
+use super::gate::{Approval, GateVerdict, Voucher};
 use crate::ids::{
     AgentId, BootId, DecisionId, EffectId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, PolicyDigest, Principal, RequestDigest,
     RunId, SpanId, ToolName,
@@ -269,6 +269,8 @@ pub struct DecideGate {
     pub verdict: GateVerdict,
     /// Why, in the person's words.
     pub reason: String,
+    /// What the person's name was believed by, for whoever looks at the record later; none on a laptop.
+    pub voucher: Option<Box<Voucher>>,
 }
 
 /// Spans in the order of the sidecar's spool.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::effect::{DoubtCause, EffectSpec, Fence, NotSentProof, SettledBy, StoredAnswer};
-use super::gate::{GateSpec, GateVerdict};
+use super::gate::{GateSpec, GateVerdict, Voucher};
 use crate::ids::{AgentId, BootId, DecisionId, EffectId, Fingerprint, GateId, PersonId, RunId};
 use crate::ksp::{KspEvent, SpanEnd, SpanStart};
 use crate::time::{Millis, Timestamp};
@@ -101,6 +101,9 @@ pub enum Fact {
         verdict: GateVerdict,
         /// Why.
         reason: String,
+        /// What the person's name was believed by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        voucher: Option<Box<Voucher>>,
     },
     /// Nobody decided in time, or an approval was not used in time.
     GateExpired {

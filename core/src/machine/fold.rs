@@ -8,6 +8,7 @@ use super::event::{Event, Fact, Settled};
 use super::gate::{Gate, GateKind, GatePhase, GateSpec, Vote};
 use super::run::{Run, Tally, chain, count};
 use super::state::{CHAIN_START, DECISION_MEMORY, Decided, State};
+use super::timed::Change;
 use crate::ids::{BootId, DecisionId, EffectId, Fingerprint, GateId, RunId};
 use crate::time::{Millis, Timestamp};
 
@@ -50,16 +51,17 @@ impl State {
             Fact::BootGone { boot } => self.boot_gone(boot),
             Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
             Fact::GateOpened { gate } => self.gate_opened(gate, ts),
-            Fact::GateVoted { gate, person, verdict, reason } => {
-                if let Some(mut gate) = self.gates.get_mut(gate) {
+            Fact::GateVoted { gate, person, verdict, reason, .. } => {
+                if let Some(mut gate) = self.gate_mut(gate) {
                     gate.votes.insert(person.clone(), Vote { verdict: *verdict, reason: reason.clone(), at: ts });
                     if gate.phase.is_open() {
-                        gate.phase = gate.phase_by_votes();
+                        let phase = gate.phase_by_votes();
+                        gate.enter(phase, ts);
                     }
                 }
             }
-            Fact::GateExpired { gate } => self.gate_ended(gate, GatePhase::Expired),
-            Fact::GateSuperseded { gate } => self.gate_ended(gate, GatePhase::Superseded),
+            Fact::GateExpired { gate } => self.gate_ended(gate, GatePhase::Expired, ts),
+            Fact::GateSuperseded { gate } => self.gate_ended(gate, GatePhase::Superseded, ts),
             Fact::AnswerDropped { effect } => {
                 if let Some(mut effect) = self.effects.get_mut(effect) {
                     effect.state = EffectState::Tombstone { since: ts };
@@ -196,24 +198,25 @@ impl State {
                 (true, true) | (false, false) => {}
             }
         }
-        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
-            gate.phase = GatePhase::Superseded;
+        if let Some(mut gate) = gate.and_then(|gate| self.gate_mut(&gate)).filter(|gate| !is_in_doubt && gate.phase.is_open()) {
+            gate.enter(GatePhase::Superseded, ts);
         }
     }
 
     fn use_approval(&mut self, gate: Option<&GateId>, by: &EffectId) {
-        if let Some(mut gate) = gate.and_then(|gate| self.gates.get_mut(gate)) {
-            gate.phase = GatePhase::Consumed;
+        let ts = self.last_ts;
+        if let Some(mut gate) = gate.and_then(|gate| self.gate_mut(gate)) {
+            gate.enter(GatePhase::Consumed, ts);
             gate.used_by.insert(by.clone());
         }
     }
 
     fn return_approval(&mut self, gate: &GateId, by: &EffectId, ts: Timestamp) {
-        let Some(mut gate) = self.gates.get_mut(gate) else { return };
+        let Some(mut gate) = self.gate_mut(gate) else { return };
         gate.used_by.remove(by);
         if gate.phase == GatePhase::Consumed && gate.used_by.is_empty() {
             let is_past = gate.spec.expires_at.is_some_and(|end| ts >= end);
-            gate.phase = if is_past { GatePhase::Expired } else { GatePhase::Approved };
+            gate.enter(if is_past { GatePhase::Expired } else { GatePhase::Approved }, ts);
         }
     }
 
@@ -240,14 +243,22 @@ impl State {
             self.gates_by_request.entry(request).or_default().insert(spec.class.clone(), spec.gate.clone());
         }
         let (votes, used_by) = (BTreeMap::new(), BTreeSet::new());
-        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, votes, used_by };
+        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, ended_at: None, votes, used_by };
         self.gates.insert(spec.gate.clone(), gate);
+        self.touched_gates.insert(spec.gate.clone());
     }
 
-    fn gate_ended(&mut self, gate: &GateId, phase: GatePhase) {
-        if let Some(mut gate) = self.gates.get_mut(gate) {
-            gate.phase = phase;
+    fn gate_ended(&mut self, gate: &GateId, phase: GatePhase, ts: Timestamp) {
+        if let Some(mut gate) = self.gate_mut(gate) {
+            gate.enter(phase, ts);
         }
+    }
+
+    /// One gate, to be changed; whoever follows gates will be told.
+    fn gate_mut(&mut self, id: &GateId) -> Option<Change<'_, GateId, Gate>> {
+        let gate = self.gates.get_mut(id)?;
+        self.touched_gates.insert(id.clone());
+        Some(gate)
     }
 
     fn decided(&mut self, boot: BootId, decision: DecisionId, led_to: Decided, ts: Timestamp) {

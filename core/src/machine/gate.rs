@@ -22,6 +22,7 @@ use crate::ids::{AgentId, EffectId, GateId, KeyDigest, PersonId, RequestDigest, 
 use crate::mutation::broken;
 use crate::reason::Code;
 use crate::time::{Millis, Timestamp};
+use crate::word::Signature;
 
 /// Open gates for one agent and tool; more would bury the people who answer them.
 pub const OPEN_GATES_MAX: usize = 20;
@@ -114,6 +115,14 @@ impl GatePhase {
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Pending)
     }
+
+    /// Whether nothing comes after it; a used approval may still be given back.
+    pub const fn has_ended(self) -> bool {
+        match self {
+            Self::Pending | Self::Approved => false,
+            Self::Denied | Self::Expired | Self::Consumed | Self::Executed | Self::NotExecuted | Self::Superseded => true,
+        }
+    }
 }
 
 /// A person's word.
@@ -127,6 +136,17 @@ pub enum GateVerdict {
     Executed,
     /// It did not happen.
     NotExecuted,
+}
+
+/// What a person's word was believed by: with the vote it makes a [`Word`](crate::word::Word), which anyone can check again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Voucher {
+    /// The namespace of gate and decision.
+    pub namespace: String,
+    /// The Gate object's uid.
+    pub gate_uid: String,
+    /// Admission's.
+    pub signature: Signature,
 }
 
 /// One word on record.
@@ -149,6 +169,8 @@ pub struct Gate {
     pub phase: GatePhase,
     /// When it opened.
     pub opened_at: Timestamp,
+    /// When it came to its end; `None` until then.
+    pub ended_at: Option<Timestamp>,
     /// Who said what; a person counts once.
     pub votes: BTreeMap<PersonId, Vote>,
     /// The effects that use its approval; more than one only where a wrong word gave it back too early.
@@ -159,6 +181,12 @@ impl Gate {
     /// People who said `verdict`.
     pub fn count(&self, verdict: GateVerdict) -> u32 {
         u32::try_from(self.votes.values().filter(|v| v.verdict == verdict).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Moves on.
+    pub(super) fn enter(&mut self, phase: GatePhase, ts: Timestamp) {
+        self.phase = phase;
+        self.ended_at = phase.has_ended().then_some(ts);
     }
 
     fn is_past(&self, now: Timestamp) -> bool {
@@ -361,7 +389,13 @@ pub(super) fn decide_gate(state: &State, word: &DecideGate, now: Timestamp) -> O
 fn vote(state: &State, gate: &Gate, word: &DecideGate, now: Timestamp) -> Outcome {
     let mut after = gate.clone();
     after.votes.insert(word.person.clone(), Vote { verdict: word.verdict, reason: word.reason.clone(), at: now });
-    let fact = Fact::GateVoted { gate: word.gate.clone(), person: word.person.clone(), verdict: word.verdict, reason: word.reason.clone() };
+    let fact = Fact::GateVoted {
+        gate: word.gate.clone(),
+        person: word.person.clone(),
+        verdict: word.verdict,
+        reason: word.reason.clone(),
+        voucher: word.voucher.clone(),
+    };
     let mut outcome = Outcome { events: vec![Event { ts: now, fact }], ..Outcome::default() };
     let phase = after.phase_by_votes();
     if !phase.is_open() {

@@ -1,6 +1,6 @@
 //! What the ledger knows: effects, gates and runs with the indexes that a decision looks through.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::effect::{Effect, EffectState};
 use super::gate::Gate;
@@ -25,6 +25,8 @@ pub struct State {
     pub(super) decisions: HashMap<(BootId, DecisionId), Decided>,
     pub(super) decisions_by_age: VecDeque<(Timestamp, (BootId, DecisionId))>,
     pub(super) gates: Timed<GateId, Gate>,
+    /// Changed since somebody last took note.
+    pub(super) touched_gates: BTreeSet<GateId>,
     /// The last gate of each class for a request.
     pub(super) gates_by_request: HashMap<(AgentId, ToolName, RequestDigest), BTreeMap<String, GateId>>,
     pub(super) runs: Timed<RunId, Run>,
@@ -62,6 +64,11 @@ impl State {
     /// One gate's record.
     pub fn gate(&self, id: &GateId) -> Option<&Gate> {
         self.gates.get(id)
+    }
+
+    /// Which gates have changed since this was last asked.
+    pub fn take_touched_gates(&mut self) -> BTreeSet<GateId> {
+        std::mem::take(&mut self.touched_gates)
     }
 
     /// Every gate on record, by name.

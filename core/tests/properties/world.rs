@@ -193,7 +193,7 @@ impl World {
         };
         let digest = of_another_request.then(|| names::request(77));
         let (gate, person) = (gate.spec.gate.clone(), names::person(person));
-        Some(Command::DecideGate(Box::new(DecideGate { gate, digest, person, verdict, reason: "checked".to_owned() })))
+        Some(Command::DecideGate(Box::new(DecideGate { gate, digest, person, verdict, reason: "checked".to_owned(), voucher: None })))
     }
 
     fn spans(&self, boot: u8, run: u8, first: FirstSpan, count: u8) -> Spans {

@@ -233,7 +233,14 @@ impl Rig {
 
     /// A person's word on a gate.
     pub async fn say(&self, gate: &str, person: &str, verdict: GateVerdict) {
-        let word = DecideGate { gate: name::<GateId>(gate), digest: None, person: name(person), verdict, reason: "checked".to_owned() };
+        let word = DecideGate {
+            gate: name::<GateId>(gate),
+            digest: None,
+            person: name(person),
+            verdict,
+            reason: "checked".to_owned(),
+            voucher: None,
+        };
         let said = self.engine().decide_gate(word).await;
         said.unwrap_or_else(|error| panic!("the ledger does not answer: {error}")).unwrap_or_else(|refuse| panic!("refused: {refuse:?}"));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kybernis_core::ids::{AgentId, NAME_MAX, NameError, PersonId, RunId};
+use kybernis_core::ids::{AgentId, NAME_MAX, NameError, PersonError, PersonId, RunId};
 use sha2::{Digest as _, Sha256};
 
 use super::Workload;
@@ -39,7 +39,7 @@ impl Bearer {
     }
 
     /// The name that goes on record.
-    pub(super) fn person(&self) -> Result<PersonId, NameError> {
+    pub(super) fn person(&self) -> Result<PersonId, PersonError> {
         PersonId::new(&fitting(&format!("{SERVICE_ACCOUNT}{}:{}", self.namespace, self.account)))
     }
 }

@@ -319,6 +319,7 @@ async fn a_call_is_held_until_a_person_decides() {
         person: PersonId::new("local:ada").unwrap(),
         verdict: GateVerdict::Approve,
         reason: "ok".to_owned(),
+        voucher: None,
     };
     let wrong = rig.engine.decide_gate(word(RequestDigest::from_bytes([6; 32]))).await.unwrap().unwrap_err();
     assert_eq!(wrong.code, Code::ApprovalMismatch);

@@ -55,6 +55,15 @@ fn invalid(field: &str, rule: impl std::fmt::Display) -> Status {
 #[tonic::async_trait]
 impl v1::control_server::Control for Control {
     type WatchSidecarsStream = Messages<v1::SidecarUpdate>;
+    type WatchGatesStream = Messages<v1::GateUpdate>;
+
+    async fn watch_gates(&self, _: Request<v1::WatchGatesRequest>) -> Result<Response<Self::WatchGatesStream>, Status> {
+        Err(Status::unimplemented("gates"))
+    }
+
+    async fn decide_gate(&self, _: Request<v1::DecideGateRequest>) -> Result<Response<v1::DecideGateReply>, Status> {
+        Err(Status::unimplemented("gates"))
+    }
 
     async fn program(&self, request: Request<v1::ProgramRequest>) -> Result<Response<v1::ProgramReply>, Status> {
         admit(&self.auth, request.metadata(), Endpoint::Operator).await?;

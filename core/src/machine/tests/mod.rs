@@ -73,6 +73,7 @@ impl Ledger {
             person: PersonId::new(person).unwrap(),
             verdict,
             reason: "checked".to_owned(),
+            voucher: None,
         })))
     }
 }

@@ -412,7 +412,7 @@ impl World {
         self.wrong_words += u8::from(is_wrong);
         let verdict = if executed { GateVerdict::Executed } else { GateVerdict::NotExecuted };
         let person = PersonId::new("ada").unwrap();
-        self.tell(&Command::DecideGate(Box::new(DecideGate { gate, digest: None, person, verdict, reason: String::new() })));
+        self.tell(&Command::DecideGate(Box::new(DecideGate { gate, digest: None, person, verdict, reason: String::new(), voucher: None })));
         Some(())
     }
 }

@@ -36,7 +36,7 @@ async fn handed_over(engine: &Engine) -> (Grant, Grant) {
         engine.read(move |state| state.gate(&gate).unwrap().spec.digest).await.unwrap()
     };
     let person = PersonId::new("local:ada").unwrap();
-    let word = DecideGate { gate, digest: Some(digest), person, verdict: GateVerdict::NotExecuted, reason: String::new() };
+    let word = DecideGate { gate, digest: Some(digest), person, verdict: GateVerdict::NotExecuted, reason: String::new(), voucher: None };
     engine.decide_gate(word).await.unwrap().unwrap();
     let second = granted(engine, of_another(call(1, "d-2"))).await;
     assert_eq!((&second.effect, second.fence.get()), (&first.effect, 2));
