@@ -46,3 +46,5 @@ pub const BUNDLE_FILE: &str = "ca-bundle.pem";
 pub const TRUST_STORE_FILE: &str = "truststore.jks";
 /// The key in the trust ConfigMap under which the operator keeps the ledger's CAs, and the file that it becomes.
 pub const TRUST_FILE: &str = "ca.pem";
+/// The same for roots that vouch for far sides beside the public ones.
+pub const ROOTS_FILE: &str = "roots.pem";

@@ -23,6 +23,9 @@ pub struct Settings {
     /// The ConfigMap with the ledger's CAs, which the operator keeps in every namespace that is opted in.
     #[serde(default = "trust_config_map")]
     pub trust_config_map: String,
+    /// Whether that ConfigMap holds roots, too, that vouch for far sides beside the public ones.
+    #[serde(default)]
+    pub extra_roots: bool,
     /// The user, and group, of the sidecar; the redirection lets it pass, so nobody else may have it.
     #[serde(default = "proxy_uid")]
     pub proxy_uid: u64,

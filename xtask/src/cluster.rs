@@ -11,10 +11,14 @@ use crate::tools;
 /// What only the start needs installed.
 const STARTS: [&str; 2] = ["up", "test"];
 
+/// Whether the environment names a cluster that is not ours.
+pub(crate) fn is_elsewhere() -> bool {
+    std::env::var_os("KYB_E2E_CLUSTER").is_some_and(|value| !value.is_empty())
+}
+
 pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
     let chore = arguments.first().map(String::as_str).unwrap_or_default();
-    let existing = std::env::var_os("KYB_E2E_CLUSTER").is_some_and(|value| !value.is_empty());
-    if STARTS.contains(&chore) && !existing {
+    if STARTS.contains(&chore) && !is_elsewhere() {
         step("tools", tools::install_for_cluster)?;
     }
     if chore == "test" {

@@ -1,17 +1,36 @@
-//! `cargo xtask demo`: builds what the story needs and tells it.
+//! `cargo xtask demo`: builds what the story needs and tells it, on this machine or in a cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::steps::{cache, cargo, run, step, target};
-use crate::tools;
+use crate::{cluster, tools};
 
 /// What the demo's Python agent imports.
 const PACKAGES: [&str; 1] = ["requests==2.34.2"];
 
-pub(crate) fn demo() -> Result<()> {
+/// `demo [--cluster]`
+pub(crate) fn demo(arguments: &[String]) -> Result<()> {
+    match arguments {
+        [] => on_this_machine(),
+        [flag] if flag == "--cluster" => in_the_cluster(),
+        [other, ..] => bail!("`cargo xtask demo` knows `--cluster` and not `{other}`"),
+    }
+}
+
+fn in_the_cluster() -> Result<()> {
+    if !cluster::is_elsewhere() {
+        step("tools", tools::install_for_cluster)?;
+    }
+    let packages = ["--package", "kybernis-cli", "--package", "kybernis-broker", "--package", "kybernis-demo"];
+    step("build", || run(cargo(["build"]).args(packages)))?;
+    let programs = target().join("debug");
+    run(Command::new(programs.join("kybernis-demo")).arg("--cluster").arg(&programs))
+}
+
+fn on_this_machine() -> Result<()> {
     step("tools", tools::install)?;
     let python = step("python", python)?;
     step("build", || run(&mut cargo(["build", "--package", "kybernis-cli", "--package", "kybernis-demo"])))?;

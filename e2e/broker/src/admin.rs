@@ -20,8 +20,9 @@ struct Idempotency {
     on: bool,
 }
 
-pub(crate) fn router(desk: Arc<Desk>) -> Router {
+pub(crate) fn router(desk: Arc<Desk>, ca_pem: String) -> Router {
     Router::new()
+        .route("/ca.pem", get(async move || ca_pem))
         .route("/executed", get(executed))
         .route("/requests", get(requests))
         .route("/fired", get(fired))

@@ -48,6 +48,11 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Writes its certificate, whole at every instant: another broker's clients may be reading it, and that broker writing.
     pub(crate) fn write(&self, path: &Path) -> Result<(), StartError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -20,7 +20,7 @@ pub(crate) fn play(stage: &mut Stage) -> Result<()> {
     bare(stage)?;
     ledger_killed(stage)?;
     // The agent is left alone with the dead sidecar's order while the next acts are played.
-    stage.act(
+    stage.books.act(
         "kill -9 the sidecar while an order is at the broker",
         "Nobody heard the broker's answer: the order is in doubt until the probe has asked. We come back to it.",
     );
@@ -36,14 +36,14 @@ pub(crate) fn play(stage: &mut Stage) -> Result<()> {
     approval(stage)?;
     person(stage)?;
 
-    stage.act("The order that the dead sidecar left", "The agent, which kept asking, was told what became of it.");
+    stage.books.act("The order that the dead sidecar left", "The agent, which kept asking, was told what became of it.");
     orphan.finish()?;
     stage.count("sidecar killed in mid-call", "order-orphan", 1, true);
     waterfall(stage)
 }
 
 fn bare(stage: &mut Stage) -> Result<()> {
-    stage.act(
+    stage.books.act(
         "Bare: the broker takes the order, then breaks the connection",
         "The agent's retry loop cannot know that the first order was placed.",
     );
@@ -54,7 +54,7 @@ fn bare(stage: &mut Stage) -> Result<()> {
 }
 
 fn same_fault_governed(stage: &mut Stage) -> Result<()> {
-    stage.act(
+    stage.books.act(
         "The same under kybernis run",
         "The broken call is in doubt, not repeated; the declared probe asks the broker and settles it.",
     );
@@ -73,7 +73,7 @@ fn same_fault_governed(stage: &mut Stage) -> Result<()> {
 }
 
 fn asks_again(stage: &mut Stage) -> Result<()> {
-    stage.act("A client that times out and asks again", "The broker answers after 1.5 s; the agent gives up after one and repeats.");
+    stage.books.act("A client that times out and asks again", "The broker answers after 1.5 s; the agent gives up after one and repeats.");
     stage.script([takes_and_answers_late(1500)])?;
     stage.governed("order-late", &["--timeout", "1"])?;
     stage.count("time-out and repeat", "order-late", 1, true);
@@ -81,7 +81,7 @@ fn asks_again(stage: &mut Stage) -> Result<()> {
 }
 
 fn fresh_keys(stage: &mut Stage) -> Result<()> {
-    stage.act("A fresh UUID on every retry", "The tool's own key says that both mean the same order.");
+    stage.books.act("A fresh UUID on every retry", "The tool's own key says that both mean the same order.");
     stage.script([takes_and_answers_late(1500)])?;
     stage.governed("order-uuid", &["--timeout", "1", "--fresh-keys"])?;
     stage.count("a new Idempotency-Key on every try", "order-uuid", 1, true);
@@ -89,7 +89,7 @@ fn fresh_keys(stage: &mut Stage) -> Result<()> {
 }
 
 fn denied(stage: &mut Stage) -> Result<()> {
-    stage.act("A call that policy denies", "The cloud's metadata service would hand out credentials.");
+    stage.books.act("A call that policy denies", "The cloud's metadata service would hand out credentials.");
     let words = [
         "curl",
         "-sS",
@@ -107,7 +107,9 @@ fn denied(stage: &mut Stage) -> Result<()> {
 }
 
 fn approval(stage: &mut Stage) -> Result<()> {
-    stage.act("An order over the limit waits for a person", "100 at 190.50 needs a desk head. The approval binds exactly that order.");
+    stage
+        .books
+        .act("An order over the limit waits for a person", "100 at 190.50 needs a desk head. The approval binds exactly that order.");
     stage.script([])?;
     let large = ["--qty", "100", "--verbose"];
     stage.governed("order-large", &large)?;
@@ -127,7 +129,7 @@ fn approval(stage: &mut Stage) -> Result<()> {
 }
 
 fn person(stage: &mut Stage) -> Result<()> {
-    stage.act("A refund in doubt, and a person who settles it", "No probe is declared for refunds, so Kybernis asks people.");
+    stage.books.act("A refund in doubt, and a person who settles it", "No probe is declared for refunds, so Kybernis asks people.");
     stage.script([Fault::new(Then::Reset).executing().on("POST", "/v1/refunds")])?;
     let url = format!("https://localhost:{}/v1/refunds", stage.broker.https().port());
     let body = r#"{"payment_id":"pay-7","amount":"49.00"}"#;
@@ -159,7 +161,9 @@ fn person(stage: &mut Stage) -> Result<()> {
 }
 
 fn ledger_killed(stage: &mut Stage) -> Result<()> {
-    stage.act("kill -9 the ledger while an order is at the broker", "The outcome waits in the sidecar's spool until the ledger is back.");
+    stage
+        .books
+        .act("kill -9 the ledger while an order is at the broker", "The outcome waits in the sidecar's spool until the ledger is back.");
     stage.script([takes_and_answers_late(1500)])?;
     let playing = stage.begin("order-ledger", &["--timeout", "20"], "")?;
     stage.wait("the order to arrive", |books| books.executed.iter().any(|one| one.subject == "order-ledger"))?;
@@ -172,7 +176,7 @@ fn ledger_killed(stage: &mut Stage) -> Result<()> {
 }
 
 fn waterfall(stage: &mut Stage) -> Result<()> {
-    stage.act("The record", "Every call of one run, as it was decided.");
+    stage.books.act("The record", "Every call of one run, as it was decided.");
     let runs = stage.listed(&["runs"])?;
     let busiest = runs.iter().max_by_key(|run| run["calls"].as_u64().unwrap_or(0)).context("no run is on record")?;
     let run = busiest["run_id"].as_str().context("the run has no name")?.to_owned();

@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use kybernis_broker::{Broker, Executed, Fault, Settings};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::books::Books;
+
 /// How long any one thing may take before the demo says what it waited for.
 const PATIENCE: Duration = Duration::from_secs(45);
 
@@ -27,16 +29,6 @@ const ROOTS_ELSEWHERE: [&str; 10] = [
     "NIX_SSL_CERT_FILE",
 ];
 
-/// One row of the table.
-struct Row {
-    act: &'static str,
-    governed: bool,
-    intended: usize,
-    executed: usize,
-    /// Bare acts show the harm; the others must show none.
-    must_hold: bool,
-}
-
 /// Everything that stands on the stage.
 pub(crate) struct Stage {
     pub(crate) broker: Broker,
@@ -45,8 +37,7 @@ pub(crate) struct Stage {
     data: PathBuf,
     policies: PathBuf,
     agent: PathBuf,
-    rows: Vec<Row>,
-    number: usize,
+    pub(crate) books: Books,
 }
 
 /// An agent that is running.
@@ -72,15 +63,8 @@ impl Stage {
             data,
             policies: root.join("policies"),
             agent: root.join("../../examples/agents/trader.py").canonicalize()?,
-            rows: Vec::new(),
-            number: 0,
+            books: Books::default(),
         })
-    }
-
-    /// Opens an act.
-    pub(crate) fn act(&mut self, title: &str, what: &str) {
-        self.number += 1;
-        println!("\n\x1b[1m{}. {title}\x1b[0m\n   {what}", self.number);
     }
 
     fn url(&self, path: &str) -> String {
@@ -187,24 +171,12 @@ impl Stage {
     /// Closes an act with what the far side executed for `subject`.
     pub(crate) fn count(&mut self, act: &'static str, subject: &str, intended: usize, governed: bool) {
         let executed = self.executed_for(subject).len();
-        let mark = if executed == intended { "" } else { "   ← not what was intended" };
-        println!("   the far side executed: \x1b[1m{executed}\x1b[0m of {intended} intended{mark}");
-        self.rows.push(Row { act, governed, intended, executed, must_hold: governed });
-    }
-
-    pub(crate) fn all_as_intended(&self) -> bool {
-        self.rows.iter().all(|row| !row.must_hold || row.executed == row.intended)
+        self.books.count(act, executed, intended, governed);
     }
 
     /// The whole table, and what to type next.
     pub(crate) fn close(&self, took: Duration) {
-        println!("\n\x1b[1mWhat the far side executed\x1b[0m\n");
-        println!("   {:<52} {:<10} {:>8} {:>8}", "act", "run", "intended", "executed");
-        for row in &self.rows {
-            let run = if row.governed { "kybernis" } else { "bare" };
-            let mark = if row.executed == row.intended { "" } else { "  ←" };
-            println!("   {:<52} {run:<10} {:>8} {:>8}{mark}", row.act, row.intended, row.executed);
-        }
+        self.books.print();
         println!("\nTold in {:.0} s. The data is still there; go on with:\n", took.as_secs_f64());
         println!("   export KYBERNIS_DATA={}", self.data.display());
         for words in ["runs", "effects", "gates", "show RUN", "check e2e/demo/policies"] {

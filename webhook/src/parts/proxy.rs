@@ -6,7 +6,9 @@ use super::volumes::{TOKEN_FILE, TOKEN_FOLDER, TRUST_FOLDER};
 use super::{PROGRAM, Plan, mount, no_api_token};
 use crate::identity::Source;
 use crate::json::Object;
-use crate::names::{BUNDLE_FOLDER, BUNDLE_VOLUME, PROXY_CONTAINER, SPOOL_VOLUME, STATE_VOLUME, TOKEN_VOLUME, TRUST_FILE, TRUST_VOLUME};
+use crate::names::{
+    BUNDLE_FOLDER, BUNDLE_VOLUME, PROXY_CONTAINER, ROOTS_FILE, SPOOL_VOLUME, STATE_VOLUME, TOKEN_VOLUME, TRUST_FILE, TRUST_VOLUME,
+};
 use crate::ports;
 
 /// The sidecar's own folder. Nothing lies in it but two mounts: the CA in memory, the spool on disk.
@@ -85,6 +87,9 @@ fn environment(plan: &Plan<'_>) -> Vec<Object> {
     if plan.capture.redirects() {
         variables.push(("KYBERNIS_REDIRECT_LISTEN", loopback(ports::REDIRECT)));
         variables.push(("KYBERNIS_DNS_LISTEN", loopback(ports::DNS)));
+    }
+    if settings.extra_roots {
+        variables.push(("KYBERNIS_ROOTS", format!("{TRUST_FOLDER}/{ROOTS_FILE}")));
     }
     variables.into_iter().map(|(name, value)| Source::Literal(value).entry(name)).collect()
 }

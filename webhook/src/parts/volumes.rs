@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::{Plan, fields, mount};
 use crate::json::Object;
-use crate::names::{BUNDLE_FOLDER, BUNDLE_VOLUME, NO_TOKEN_VOLUME, SPOOL_VOLUME, STATE_VOLUME, TOKEN_VOLUME, TRUST_FILE, TRUST_VOLUME};
+use crate::names::{
+    BUNDLE_FOLDER, BUNDLE_VOLUME, NO_TOKEN_VOLUME, ROOTS_FILE, SPOOL_VOLUME, STATE_VOLUME, TOKEN_VOLUME, TRUST_FILE, TRUST_VOLUME,
+};
 
 /// Where the ledger's token lies.
 pub(crate) const TOKEN_FOLDER: &str = "/var/run/secrets/kybernis";
@@ -35,11 +37,9 @@ pub(crate) fn volumes(plan: &Plan<'_>) -> Vec<(&'static str, Object)> {
         "expirationSeconds": settings.token.expiration_seconds,
         "path": TOKEN_FILE,
     }});
-    let trust = json!({
-        "name": settings.trust_config_map,
-        "defaultMode": READABLE,
-        "items": [{"key": TRUST_FILE, "path": TRUST_FILE}],
-    });
+    let files = std::iter::once(TRUST_FILE).chain(settings.extra_roots.then_some(ROOTS_FILE));
+    let items: Vec<Value> = files.map(|file| json!({"key": file, "path": file})).collect();
+    let trust = json!({"name": settings.trust_config_map, "defaultMode": READABLE, "items": items});
     let volume = |name: &'static str, source: &str, value: Value| (name, fields(json!({"name": name, source: value})));
     vec![
         volume(BUNDLE_VOLUME, "emptyDir", json!({"sizeLimit": BUNDLE_SIZE})),
