@@ -89,7 +89,7 @@ impl Config {
 }
 
 /// RFC 1123 subdomain, as Kubernetes checks names.
-fn is_dns_name(text: &str) -> bool {
+pub(crate) fn is_dns_name(text: &str) -> bool {
     let label = |label: &str| {
         let sound = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         sound && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use kybernis_webhook::Config;
-use kybernis_webhook::server::{Certificates, LINGER, Lifetimes, OwnCertificates, Settings};
+use kybernis_webhook::server::{Certificates, DecisionKey, LINGER, Lifetimes, OwnCertificates, Settings};
 
 use super::{LogArgs, Problems, asked_to_end};
 
@@ -31,6 +31,12 @@ pub(crate) struct WebhookArgs {
     /// The MutatingWebhookConfiguration and the ValidatingWebhookConfiguration, which share a name
     #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_CONFIGURATION", default_value = "kybernis")]
     configuration: String,
+    /// The Secret there with the key that signs decisions, which the webhook makes; deleting it is how the key is changed
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_DECISION_KEY", default_value = "kybernis-decision-key")]
+    decision_key: String,
+    /// The ConfigMap there with the public keys of now and before, by which decisions are believed
+    #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_DECISION_KEYS", default_value = "kybernis-decision-keys")]
+    decision_keys: String,
     /// A certificate's chain that somebody else rotates, cert-manager say, and caBundle with it
     #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_TLS_CERTIFICATE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
@@ -61,7 +67,8 @@ pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
         }),
     };
     let client = super::api_server().await?;
-    let settings = Settings { config, listener, admin, certificates, linger: LINGER };
+    let decision_key = DecisionKey { secret: args.decision_key, config_map: args.decision_keys };
+    let settings = Settings { config, listener, admin, certificates, decision_key, linger: LINGER };
     kybernis_webhook::server::run(settings, client, super::until_asked(asked_to_end(None, std::future::ready(())))).await?;
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Admin {
                 None => (StatusCode::OK, "ok\n".to_owned()),
                 Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing + "\n"),
             },
-            "/metrics" => (StatusCode::OK, self.desk.metrics.text(&self.status)),
+            "/metrics" => (StatusCode::OK, self.desk.metrics.text(&self.status, self.desk.can_sign())),
             _ => (StatusCode::NOT_FOUND, "there are /livez, /readyz and /metrics\n".to_owned()),
         };
         let mut response = Response::new(Full::new(Bytes::from(text)));

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::decisions::Decisions;
 use super::metrics::{Ended, Endpoint, Metrics};
 use super::namespaces::Namespaces;
 use super::review::{Allowed, Reason, Refused, Review, response};
@@ -35,6 +36,7 @@ const REVIEWS_MAX: usize = 32;
 pub(crate) struct Desk {
     config: Config,
     namespaces: Namespaces,
+    decisions: Decisions,
     pub(crate) metrics: Metrics,
     bodies: Semaphore,
     reviews: Semaphore,
@@ -53,16 +55,20 @@ impl Wrong {
 }
 
 impl Desk {
-    pub(crate) fn new(config: Config, namespaces: Namespaces) -> Self {
+    pub(crate) fn new(config: Config, namespaces: Namespaces, decisions: Decisions) -> Self {
         let (bodies, reviews) = (Semaphore::new(BODIES_MAX / BODY_UNIT), Semaphore::new(REVIEWS_MAX));
-        Self { config, namespaces, metrics: Metrics::default(), bodies, reviews }
+        Self { config, namespaces, decisions, metrics: Metrics::default(), bodies, reviews }
+    }
+
+    /// Whether decisions can be signed. Nothing else waits for it.
+    pub(crate) fn can_sign(&self) -> bool {
+        self.decisions.signing.is_ready()
     }
 
     /// Answers one request.
     pub(crate) async fn answer<B: Body<Data = Bytes, Error: std::fmt::Display>>(&self, request: Request<B>) -> Response<Full<Bytes>> {
         let Some(endpoint) = Endpoint::at(request.uri().path()) else {
-            let known = "there are /inject, /validate/pods and /validate/objects";
-            return refuse(Wrong::new(StatusCode::NOT_FOUND, known));
+            return refuse(Wrong::new(StatusCode::NOT_FOUND, format!("there are {}", Endpoint::ALL.map(Endpoint::path).join(", "))));
         };
         if request.method() != Method::POST {
             let mut response = refuse(Wrong::new(StatusCode::METHOD_NOT_ALLOWED, "reviews are sent with POST"));
@@ -106,6 +112,8 @@ impl Desk {
                 Endpoint::Inject => pods::mutate(request, &self.namespaces, &self.config).await,
                 Endpoint::ValidatePods => pods::check(request, &self.namespaces, &self.config).await,
                 Endpoint::ValidateObjects => objects::check(request, &self.config.settings().release_namespace),
+                Endpoint::StampDecisions => self.decisions.stamp(request).await,
+                Endpoint::ValidateDecisions => self.decisions.check(request).await,
             },
         };
         let ended = ended(&verdict);

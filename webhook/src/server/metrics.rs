@@ -12,10 +12,13 @@ pub(crate) enum Endpoint {
     Inject,
     ValidatePods,
     ValidateObjects,
+    StampDecisions,
+    ValidateDecisions,
 }
 
 impl Endpoint {
-    const ALL: [Self; 3] = [Self::Inject, Self::ValidatePods, Self::ValidateObjects];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Inject, Self::ValidatePods, Self::ValidateObjects, Self::StampDecisions, Self::ValidateDecisions];
 
     /// The endpoint at this path.
     pub(crate) fn at(path: &str) -> Option<Self> {
@@ -27,6 +30,8 @@ impl Endpoint {
             Self::Inject => "/inject",
             Self::ValidatePods => "/validate/pods",
             Self::ValidateObjects => "/validate/objects",
+            Self::StampDecisions => "/stamp/decisions",
+            Self::ValidateDecisions => "/validate/decisions",
         }
     }
 
@@ -35,6 +40,8 @@ impl Endpoint {
             Self::Inject => "inject",
             Self::ValidatePods => "validate_pods",
             Self::ValidateObjects => "validate_objects",
+            Self::StampDecisions => "stamp_decisions",
+            Self::ValidateDecisions => "validate_decisions",
         }
     }
 }
@@ -80,7 +87,7 @@ impl Metrics {
     }
 
     /// All of them, and what the status tells.
-    pub(crate) fn text(&self, status: &Status) -> String {
+    pub(crate) fn text(&self, status: &Status, can_sign: bool) -> String {
         let mut text = String::from(
             "# HELP kyb_webhook_reviews_total Admission reviews, by endpoint and outcome.\n# TYPE kyb_webhook_reviews_total counter\n",
         );
@@ -110,10 +117,14 @@ impl Metrics {
              kyb_webhook_ca_bundles_mended_total {}\n\
              # HELP kyb_webhook_certificates_failing Whether the last attempt to keep the certificates failed.\n\
              # TYPE kyb_webhook_certificates_failing gauge\n\
-             kyb_webhook_certificates_failing {}\n",
+             kyb_webhook_certificates_failing {}\n\
+             # HELP kyb_webhook_decision_key_ready Whether decisions can be signed.\n\
+             # TYPE kyb_webhook_decision_key_ready gauge\n\
+             kyb_webhook_decision_key_ready {}\n",
             status.serving_until(),
             status.mended_total(),
             u8::from(status.problem().is_some()),
+            u8::from(can_sign),
         );
         text + &seconds
     }

@@ -4,6 +4,7 @@
 mod admin;
 mod certificates;
 mod cluster;
+mod decisions;
 mod desk;
 mod listen;
 mod metrics;
@@ -12,6 +13,7 @@ mod objects;
 mod pods;
 mod review;
 mod status;
+mod stored;
 mod warnings;
 
 #[cfg(test)]
@@ -36,6 +38,11 @@ use self::certificates::provided::Provided;
 pub use self::certificates::rotation::Lifetimes;
 use self::certificates::serving::Serving;
 use self::cluster::ApiServer;
+use self::cluster::decisions::DecisionKeys;
+use self::decisions::Decisions;
+use self::decisions::authority::authority;
+use self::decisions::keys::Signing;
+use self::decisions::keys::keeper::KeyKeeper;
 use self::desk::Desk;
 use self::namespaces::{Namespaces, namespaces};
 use self::status::Status;
@@ -55,6 +62,8 @@ pub struct Settings {
     pub admin: TcpListener,
     /// The certificate.
     pub certificates: Certificates,
+    /// Where the key lies that signs decisions.
+    pub decision_key: DecisionKey,
     /// How long it goes on after it is told to stop; [`LINGER`] in a cluster.
     pub linger: Duration,
 }
@@ -86,6 +95,15 @@ pub struct OwnCertificates {
     pub validating: String,
     /// How long things live.
     pub lifetimes: Lifetimes,
+}
+
+/// Where the key lies that signs decisions, in the release's namespace.
+#[derive(Clone, Debug)]
+pub struct DecisionKey {
+    /// The name of the Secret that replicas share.
+    pub secret: String,
+    /// The name of the ConfigMap by which signatures are believed.
+    pub config_map: String,
 }
 
 /// Why a webhook did not start.
@@ -123,12 +141,17 @@ pub async fn run(settings: Settings, client: Client, shutdown: impl Future<Outpu
     let (known, questions) = namespaces();
     let release = settings.config.settings().release_namespace.clone();
     let certificates = settings.certificates.clone();
-    let server = Server::new(settings, known.clone())?;
+    let (authority, asked) = authority();
+    let decisions = Decisions { authority, signing: Signing::default(), clock: Moment::now };
+    let keys = DecisionKeys::new(client.clone(), &release, settings.decision_key.clone());
+    let server = Server::new(settings, known.clone(), decisions.clone())?;
     let closing = CancellationToken::new();
     let (serving, status) = (server.serving.clone(), server.status.clone());
     let tasks = TaskTracker::new();
     tasks.spawn(cluster::namespaces::watch(client.clone(), known, closing.clone()));
     tasks.spawn(cluster::namespaces::answer(client.clone(), questions, closing.clone()));
+    tasks.spawn(cluster::decisions::answer(client.clone(), keys.clone(), asked, closing.clone()));
+    tasks.spawn(KeyKeeper { store: keys, signing: decisions.signing }.run(closing.clone()));
     match certificates {
         Certificates::Provided { certificate, key } => {
             tasks.spawn(Provided { certificate, key }.run(serving, status, closing.clone()));
@@ -169,10 +192,10 @@ struct Server {
 }
 
 impl Server {
-    fn new(settings: Settings, known: Namespaces) -> Result<Self, StartError> {
+    fn new(settings: Settings, known: Namespaces, decisions: Decisions) -> Result<Self, StartError> {
         let (serving, status) = (Serving::default(), Status::default());
         let tls = TlsAcceptor::from(Arc::new(serving.tls()?));
-        let desk = Arc::new(Desk::new(settings.config, known.clone()));
+        let desk = Arc::new(Desk::new(settings.config, known.clone(), decisions));
         let admin = Admin { desk, namespaces: known, serving: serving.clone(), status: status.clone() };
         let listener = adopt("the HTTPS listener", settings.listener)?;
         let admin_listener = adopt("the admin listener", settings.admin)?;

@@ -8,16 +8,13 @@ use kybernis_crds::{ManifestError, Object, load_objects};
 use serde_json::{Value, json};
 
 use super::pods::named;
-use super::review::{Allowed, Cause, Reason, Refused, Request};
+use super::review::{Allowed, Cause, GROUP, Reason, Refused, Request};
 
-const GROUP: &str = "kybernis.io";
 /// Resources and their kinds.
 const KINDS: [(&str, &str); 4] =
     [("toolregistrations", "ToolRegistration"), ("policies", "Policy"), ("retrypolicies", "RetryPolicy"), ("budgets", "Budget")];
 /// What errors call an object that was made up here.
 const STAND_IN: &str = "a stand-in";
-/// As many errors as one message lists; how many more there are is said.
-const SHOWN_MAX: usize = 25;
 
 /// Checks.
 pub(crate) fn check(request: &Request, release_namespace: &str) -> Result<Allowed, Refused> {
@@ -47,8 +44,9 @@ pub(crate) fn check(request: &Request, release_namespace: &str) -> Result<Allowe
         return Ok(Allowed::default());
     }
     let document = document(request);
+    let name = request.name.as_deref().unwrap_or_default();
     if *kind == "Budget" {
-        return budget(&document).map_err(|cause| refused(kind, request, vec![cause]));
+        return budget(&document).map_err(|cause| Refused::invalid(kind, name, vec![cause]));
     }
     let mut objects = stand_ins(&document);
     objects.push(Object { name: (*kind).to_owned(), value: document });
@@ -62,7 +60,7 @@ pub(crate) fn check(request: &Request, release_namespace: &str) -> Result<Allowe
             // What cannot be a tool's name makes no stand-in either, and is missed in the object.
             let mut causes: Vec<Cause> = errors.iter().filter(|error| error.file != STAND_IN).map(cause).collect();
             causes.sort_by_cached_key(|cause| place(&cause.field));
-            if causes.is_empty() { Ok(Allowed::default()) } else { Err(refused(kind, request, causes)) }
+            if causes.is_empty() { Ok(Allowed::default()) } else { Err(Refused::invalid(kind, name, causes)) }
         }
     }
 }
@@ -123,24 +121,4 @@ fn cause(error: &ManifestError) -> Cause {
 /// For sorting: the ninth rule before the tenth.
 fn place(field: &str) -> Vec<(u64, String)> {
     field.split(['[', ']']).map(|part| part.parse().map_or_else(|_| (0, part.to_owned()), |index| (index, String::new()))).collect()
-}
-
-fn refused(kind: &str, request: &Request, causes: Vec<Cause>) -> Refused {
-    let line = |cause: &Cause| match cause.field.as_str() {
-        "" => cause.message.clone(),
-        field => format!("{field}: {}", cause.message),
-    };
-    let message = match causes.as_slice() {
-        [cause] => line(cause),
-        causes => {
-            let mut message = format!("{} things are wrong:", causes.len());
-            causes.iter().take(SHOWN_MAX).for_each(|cause| message = format!("{message}\n- {}", line(cause)));
-            match causes.len().saturating_sub(SHOWN_MAX) {
-                0 => message,
-                more => format!("{message}\n- and {more} more, which show once these are mended."),
-            }
-        }
-    };
-    let name = request.name.clone().unwrap_or_default();
-    Refused { causes, about: Some((GROUP.to_owned(), kind.to_owned(), name)), ..Refused::new(Reason::Invalid, message) }
 }

@@ -13,6 +13,8 @@ use super::warnings;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
+/// The group of our kinds.
+pub(crate) const GROUP: &str = "kybernis.io";
 /// As many causes as one refusal lists; the message says how many more there are.
 const CAUSES_MAX: usize = 25;
 
@@ -43,6 +45,18 @@ pub(crate) struct Request {
     pub(crate) object: Value,
     #[serde(default)]
     pub(crate) old_object: Value,
+    /// Who asks. Read where somebody wants to know: pods and policies do not wait for its form.
+    #[serde(default)]
+    pub(crate) user_info: Value,
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+impl Request {
+    /// Nothing of it will be stored.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run.unwrap_or_default()
+    }
 }
 
 /// Which resource it is about.
@@ -127,6 +141,26 @@ pub(crate) struct Refused {
 impl Refused {
     pub(crate) const fn new(reason: Reason, message: String) -> Self {
         Self { reason, message, causes: Vec::new(), about: None }
+    }
+
+    /// An object of ours whose fields do not hold.
+    pub(crate) fn invalid(kind: &str, name: &str, causes: Vec<Cause>) -> Self {
+        let line = |cause: &Cause| match cause.field.as_str() {
+            "" => cause.message.clone(),
+            field => format!("{field}: {}", cause.message),
+        };
+        let message = match causes.as_slice() {
+            [cause] => line(cause),
+            causes => {
+                let mut message = format!("{} things are wrong:", causes.len());
+                causes.iter().take(CAUSES_MAX).for_each(|cause| message = format!("{message}\n- {}", line(cause)));
+                match causes.len().saturating_sub(CAUSES_MAX) {
+                    0 => message,
+                    more => format!("{message}\n- and {more} more, which show once these are mended."),
+                }
+            }
+        };
+        Self { causes, about: Some((GROUP.to_owned(), kind.to_owned(), name.to_owned())), ..Self::new(Reason::Invalid, message) }
     }
 
     fn status(&self) -> Value {

@@ -15,6 +15,6 @@ proxyUid: {{ int .Values.sidecar.uid }}
 defaultCapture: {{ .Values.sidecar.capture }}
 resources: {{- toYaml .Values.sidecar.resources | nindent 2 }}
 log: {{ .Values.sidecar.log | quote }}
-releaseNamespace: {{ .Release.Namespace }}
-adminAddress: {{ .Values.sidecar.adminAddress | quote }}
+releaseNamespace: {{ .Release.Namespace | quote }}
+adminAddress: {{ .Values.listenAddress | quote }}
 {{- end }}

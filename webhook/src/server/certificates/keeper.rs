@@ -13,6 +13,7 @@ use super::moment::Moment;
 use super::rotation::{Lifetimes, Seen, Step, step};
 use super::serving::Serving;
 use crate::server::status::Status;
+use crate::server::stored::{ClusterError, Stored, Written};
 
 /// Rounds, at least: another replica may have written the Secret, and nobody watches that. A quarter of the grace time where that
 /// is shorter.
@@ -24,30 +25,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// A round's questions to the API server; beyond it the API server counts as away. Half of the grace time where that is shorter: a
 /// round that publishes what it read long ago must not undo what another replica has published and relies on since.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Why the cluster has not done what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}: {why}")]
-pub(crate) struct ClusterError {
-    pub(crate) what: String,
-    pub(crate) why: String,
-}
-
-/// What the Secret holds, and its version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stored {
-    /// Nothing where the Secret is there without ours.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) version: String,
-}
-
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    Done,
-    /// Somebody else has written it since it was read.
-    Conflict,
-}
 
 /// The Secret and the configurations. The API server is one, the tests' memory another.
 pub(crate) trait Cluster: Send + Sync + 'static {

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Moment(u64);
 
 impl Moment {
-    #[cfg(test)]
     pub(crate) const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{FIELD_MANAGER, told};
-use crate::server::certificates::keeper::ClusterError;
+use crate::server::stored::ClusterError;
 
 const KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
 /// Tries against somebody who writes at the same time; the next round tries again.

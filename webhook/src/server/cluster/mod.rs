@@ -1,6 +1,9 @@
-//! What knows Kubernetes' API: the Secret, the two configurations, and the namespaces. Thin: what is to be written is decided elsewhere.
+//! What knows Kubernetes' API: the Secrets, the two configurations, the namespaces, the gates and the rights of people. Thin: what is to be
+//! written is decided elsewhere.
 
+mod config_map;
 pub(crate) mod configurations;
+pub(crate) mod decisions;
 pub(crate) mod namespaces;
 mod secret;
 
@@ -9,8 +12,11 @@ use kube::Client;
 use self::configurations::Configurations;
 use self::secret::SecretStore;
 use super::OwnCertificates;
-use super::certificates::keeper::{Cluster, ClusterError, Stored, Written};
+use super::certificates::keeper::Cluster;
+use super::stored::{ClusterError, Stored, Written};
 
+/// Under which key of its Secret the certificates lie.
+const CERTIFICATES: &str = "certificates.json";
 /// Whose changes they are, in `managedFields`.
 const FIELD_MANAGER: &str = "kybernis-webhook";
 
@@ -31,7 +37,7 @@ pub(crate) struct ApiServer {
 impl ApiServer {
     pub(crate) fn new(client: Client, namespace: &str, own: OwnCertificates) -> Self {
         Self {
-            secret: SecretStore::new(client.clone(), namespace, own.secret),
+            secret: SecretStore::new(client.clone(), namespace, own.secret, CERTIFICATES),
             configurations: Configurations::new(client, [own.mutating, own.validating]),
         }
     }

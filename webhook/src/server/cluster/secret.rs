@@ -9,19 +9,19 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 
 use super::{FIELD_MANAGER, told};
-use crate::server::certificates::keeper::{ClusterError, Stored, Written};
+use crate::server::stored::{ClusterError, Stored, Written};
 
-/// Under which key of the Secret's data ours lies.
-const KEY: &str = "certificates.json";
-
+#[derive(Clone)]
 pub(super) struct SecretStore {
     api: Api<Secret>,
     name: String,
+    /// Under which key of the Secret's data ours lies.
+    key: &'static str,
 }
 
 impl SecretStore {
-    pub(super) fn new(client: Client, namespace: &str, name: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), name }
+    pub(super) fn new(client: Client, namespace: &str, name: String, key: &'static str) -> Self {
+        Self { api: Api::namespaced(client, namespace), name, key }
     }
 
     fn failed(&self, error: &kube::Error) -> ClusterError {
@@ -31,7 +31,7 @@ impl SecretStore {
     pub(super) async fn read(&self) -> Result<Option<Stored>, ClusterError> {
         let secret = self.api.get_opt(&self.name).await.map_err(|error| self.failed(&error))?;
         Ok(secret.map(|secret| Stored {
-            bytes: secret.data.and_then(|mut data| data.remove(KEY)).map(|bytes| bytes.0).unwrap_or_default(),
+            bytes: secret.data.and_then(|mut data| data.remove(self.key)).map(|bytes| bytes.0).unwrap_or_default(),
             version: secret.metadata.resource_version.unwrap_or_default(),
         }))
     }
@@ -42,7 +42,7 @@ impl SecretStore {
         let written = match over {
             None => {
                 let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                let data = BTreeMap::from([(KEY.to_owned(), ByteString(bytes.to_vec()))]);
+                let data = BTreeMap::from([(self.key.to_owned(), ByteString(bytes.to_vec()))]);
                 let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".to_owned()), ..Secret::default() };
                 self.api.create(&params, &secret).await
             }
@@ -54,7 +54,7 @@ impl SecretStore {
                 };
                 // The one that was read is the one that is replaced, whatever has become of it since.
                 secret.metadata.resource_version = Some(over.version.clone());
-                secret.data.get_or_insert_default().insert(KEY.to_owned(), ByteString(bytes.to_vec()));
+                secret.data.get_or_insert_default().insert(self.key.to_owned(), ByteString(bytes.to_vec()));
                 self.api.replace(&self.name, &params, &secret).await
             }
         };

@@ -19,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::client::{Client, Trust};
 use super::config;
 use super::loopback::probe;
-use crate::server::{Certificates, Lifetimes, OwnCertificates, Settings, run};
+use crate::server::{Certificates, DecisionKey, Lifetimes, OwnCertificates, Settings, run};
 
 const SECRETS: &str = "/api/v1/namespaces/kybernis-system/secrets";
+const CONFIG_MAPS: &str = "/api/v1/namespaces/kybernis-system/configmaps";
 const NAMESPACES: &str = "/api/v1/namespaces";
+const GATES: &str = "/apis/kybernis.io/v1alpha1/namespaces/trading/gates";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
 const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
@@ -35,6 +38,7 @@ struct Held {
     objects: BTreeMap<String, Value>,
     version: u64,
     asked: BTreeSet<String>,
+    questions: Vec<Value>,
 }
 
 impl Held {
@@ -76,7 +80,7 @@ impl Imitation {
         let (head, body) = request.into_parts();
         let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
         let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
-        let is_collection = [SECRETS, NAMESPACES, MUTATING, VALIDATING].contains(&path.as_str());
+        let is_collection = [SECRETS, CONFIG_MAPS, NAMESPACES, MUTATING, VALIDATING].contains(&path.as_str());
         let verb = match head.method {
             Method::GET if query.contains("watch=true") => "watch",
             Method::GET if is_collection => "list",
@@ -100,6 +104,12 @@ impl Imitation {
                 (200, json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
             }
             "get" => held.objects.get(&path).map_or((404, json!("is not there")), |object| (200, object.clone())),
+            "create" if path == REVIEWS => {
+                let mut answer = body.clone();
+                held.questions.push(body);
+                answer["status"] = json!({"allowed": true});
+                (201, answer)
+            }
             "create" => {
                 let key = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
                 if held.objects.contains_key(&key) { (409, json!("is there")) } else { (201, held.put(key, body)) }
@@ -152,11 +162,14 @@ async fn the_whole_webhook_asks_for_no_more_than_its_role_allows() {
         validating: name,
         lifetimes: Lifetimes::default(),
     };
-    let settings = Settings { config: config(), listener, admin, certificates: Certificates::Own(own), linger: Duration::ZERO };
+    let decision_key = DecisionKey { secret: "key".to_owned(), config_map: "keys".to_owned() };
+    let (certificates, linger) = (Certificates::Own(own), Duration::ZERO);
+    let settings = Settings { config: config(), listener, admin, certificates, decision_key, linger };
     let stop = CancellationToken::new();
     let running = tokio::spawn(run(settings, kube::Client::try_from(api).unwrap(), stop.clone().cancelled_owned()));
     let ready = async {
-        while !probe(admin_address, "/readyz").await.starts_with("HTTP/1.1 200") {
+        let can_sign = async || probe(admin_address, "/metrics").await.contains("kyb_webhook_decision_key_ready 1");
+        while !probe(admin_address, "/readyz").await.starts_with("HTTP/1.1 200") || !can_sign().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -174,8 +187,10 @@ async fn the_whole_webhook_asks_for_no_more_than_its_role_allows() {
     mended["webhooks"].as_array_mut().unwrap().iter_mut().for_each(|entry| entry["clientConfig"]["caBundle"] = json!(bundle));
     assert_eq!(mutating["webhooks"], mended["webhooks"], "nothing else of it has changed");
     let trust = Trust::Bundle(String::from_utf8(STANDARD.decode(&bundle).unwrap()).unwrap());
-    let (status, review) = Client::connect(address, trust).await.unwrap().inject().await.unwrap();
+    let mut client = Client::connect(address, trust).await.unwrap();
+    let (status, review) = client.inject().await.unwrap();
     assert_eq!((status, &review["response"]["allowed"], &review["response"]["patchType"]), (200, &json!(true), &json!("JSONPatch")));
+    decide(&imitation, &mut client).await;
 
     stop.cancel();
     running.await.unwrap().unwrap();
@@ -186,10 +201,49 @@ async fn the_whole_webhook_asks_for_no_more_than_its_role_allows() {
         format!("list {NAMESPACES}"),
         format!("watch {NAMESPACES}"),
         named(NAMESPACES, "get", "trading"),
+        named(SECRETS, "get", "key"),
+        format!("create {CONFIG_MAPS}"),
+        named(CONFIG_MAPS, "get", "keys"),
+        named(GATES, "get", "trader-7f9c2"),
+        format!("create {REVIEWS}"),
     ]);
     for collection in [MUTATING, VALIDATING] {
         role.extend(["get", "update"].map(|verb| named(collection, verb, "kybernis")));
         role.extend(["list", "watch"].map(|verb| format!("{verb} {collection} metadata.name%3Dkybernis")));
     }
     assert_eq!(imitation.asked(), role);
+}
+
+/// A decision is signed by a key that is published, for a person whose rights were asked for with all that the API server says of them.
+async fn decide(imitation: &Imitation, client: &mut Client) {
+    let digest = format!("sha256:{}", "07".repeat(32));
+    let gate = json!({
+        "apiVersion": "kybernis.io/v1alpha1", "kind": "Gate", "metadata": {"name": "trader-7f9c2", "namespace": "trading", "uid": "u"},
+        "spec": {"type": "Approval", "agent": "a", "runId": "r", "spanId": "s", "tool": "t", "action": "a", "summary": "s", "digest": digest,
+            "policy": "p", "required": 1, "class": "desk-heads", "expiresAt": "2999-01-01T00:00:00Z"},
+        "status": {"phase": "Pending"},
+    });
+    imitation.put(GATES, gate);
+    let user = json!({"username": "ada", "uid": "7", "groups": ["traders"], "extra": {"scopes": ["a", "b"]}});
+    let decision = json!({"spec": {"gate": "trader-7f9c2", "gateUid": "u", "digest": digest, "decision": "Approve"}});
+    let request = json!({
+        "uid": "1", "resource": {"group": "kybernis.io", "version": "v1alpha1", "resource": "gatedecisions"}, "namespace": "trading",
+        "operation": "CREATE", "object": decision, "userInfo": user,
+    });
+    let mut review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
+    let stamp = client.review("/stamp/decisions?timeout=10s", &review).await.unwrap();
+    let patch = STANDARD.decode(stamp["response"]["patch"].as_str().unwrap_or_default()).expect("base64");
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap_or_else(|_| panic!("{stamp}"));
+    json_patch::patch(&mut review["request"]["object"], &patch).unwrap();
+    let check = client.review("/validate/decisions?timeout=10s", &review).await.unwrap();
+    assert_eq!(check["response"], json!({"uid": "1", "allowed": true}));
+
+    let keys = imitation.get(&format!("{CONFIG_MAPS}/keys")).unwrap()["data"].clone();
+    let signature = review["request"]["object"]["spec"]["signature"].as_str().unwrap().to_owned();
+    assert!(keys.as_object().unwrap().keys().any(|key| signature.starts_with(&format!("ed25519:{key}:"))), "{keys} {signature}");
+    let resource =
+        json!({"namespace": "trading", "verb": "approve", "group": "kybernis.io", "resource": "gateclasses", "name": "desk-heads"});
+    let spec = json!({"user": "ada", "uid": "7", "groups": ["traders"], "extra": {"scopes": ["a", "b"]}, "resourceAttributes": resource});
+    let asked: Vec<Value> = imitation.0.lock().unwrap().questions.iter().map(|question| question["spec"].clone()).collect();
+    assert_eq!(asked, [spec]);
 }

@@ -127,9 +127,14 @@ impl Client {
             "uid": "1", "resource": {"group": "", "version": "v1", "resource": "pods"}, "namespace": "trading", "operation": "CREATE", "object": pod,
         });
         let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});
-        let request = post("/inject?timeout=10s", review.to_string());
-        let (status, _, body) = self.send(request).await?;
+        let (status, _, body) = self.send(post("/inject?timeout=10s", review.to_string())).await?;
         Ok((status, serde_json::from_slice(&body).map_err(|error| error.to_string())?))
+    }
+
+    /// Any other.
+    pub(super) async fn review(&mut self, path: &str, review: &Value) -> Result<Value, String> {
+        let (_, _, body) = self.send(post(path, review.to_string())).await?;
+        serde_json::from_slice(&body).map_err(|error| error.to_string())
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{cluster, desk};
 
-const PATHS: [&str; 3] = ["/inject", "/validate/pods", "/validate/objects"];
+const PATHS: [&str; 5] = ["/inject", "/validate/pods", "/validate/objects", "/stamp/decisions", "/validate/decisions"];
 
 fn answer(path: &str, body: Vec<u8>) -> (StatusCode, Vec<u8>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -45,6 +45,13 @@ fn any_json() -> impl Strategy<Value = Value> {
         "when",
         "1 + ",
         "kybernis-proxy",
+        "gate",
+        "gateUid",
+        "digest",
+        "decision",
+        "Approve",
+        "decidedBy",
+        "signature",
         "kybernis.io/status",
     ]);
     let word = prop_oneof![3 => words.prop_map(str::to_owned), 1 => any::<String>()];
@@ -68,21 +75,25 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
-    fn bytes(at in 0_usize..3, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn bytes(at in 0_usize..PATHS.len(), body in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert_eq!(answer(PATHS[at], body).0, StatusCode::BAD_REQUEST);
     }
 
     #[test]
-    fn any_json_is_no_review(at in 0_usize..3, body in any_json()) {
+    fn any_json_is_no_review(at in 0_usize..PATHS.len(), body in any_json()) {
         prop_assert_eq!(answer(PATHS[at], body.to_string().into_bytes()).0, StatusCode::BAD_REQUEST);
     }
 
     #[test]
-    fn a_request_of_anything_is_answered_to(at in 0_usize..3, object in any_json(), fields in any_json(), metadata in any_json(), spec in any_json()) {
-        let resource = if at == 2 { json!({"group": "kybernis.io", "resource": "policies"}) } else { json!({"group": "", "resource": "pods"}) };
+    fn a_request_of_anything_is_answered_to(at in 0_usize..PATHS.len(), object in any_json(), fields in any_json(), metadata in any_json(), spec in any_json()) {
+        let resource = match at {
+            2 => json!({"group": "kybernis.io", "resource": "policies"}),
+            3.. => json!({"group": "kybernis.io", "resource": "gatedecisions"}),
+            _ => json!({"group": "", "resource": "pods"}),
+        };
         let whole = json!({"apiVersion": "kybernis.io/v1alpha1", "kind": "Policy", "metadata": metadata, "spec": spec});
         for object in [object, whole] {
-            let mut request = json!({"resource": resource, "namespace": "a", "operation": "CREATE", "object": object});
+            let mut request = json!({"resource": resource, "namespace": "a", "operation": "CREATE", "object": object, "userInfo": {"username": "ada"}});
             fields.as_object().into_iter().flatten().for_each(|(key, value)| request[key] = value.clone());
             request["uid"] = json!("u");
             let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request});

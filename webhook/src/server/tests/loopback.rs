@@ -19,7 +19,7 @@ use crate::server::certificates::serving::Serving;
 use crate::server::desk::BODY_MAX;
 use crate::server::namespaces::{Namespaces, namespaces};
 use crate::server::status::Status;
-use crate::server::{Certificates, Server, Settings};
+use crate::server::{Certificates, DecisionKey, Server, Settings};
 
 /// A server without what fills it.
 pub(super) struct Running {
@@ -66,7 +66,13 @@ async fn start_lingering(namespaces: Namespaces, linger: Duration) -> Running {
     let (listener, admin) = (bind(), bind());
     let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
     let certificates = Certificates::Provided { certificate: "".into(), key: "".into() };
-    let server = Server::new(Settings { config: config(), listener, admin, certificates, linger }, namespaces).unwrap();
+    let decision_key = DecisionKey { secret: String::new(), config_map: String::new() };
+    let server = Server::new(
+        Settings { config: config(), listener, admin, certificates, decision_key, linger },
+        namespaces,
+        super::decisions::nobody(),
+    )
+    .unwrap();
     let (serving, status, stop) = (server.serving.clone(), server.status.clone(), CancellationToken::new());
     let ended = tokio::spawn(server.run(stop.clone().cancelled_owned()));
     Running { address, admin: admin_address, serving, status, stop, ended }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::server::certificates::keeper::{Cluster, ClusterError, Stored, Written};
+use crate::server::certificates::keeper::Cluster;
 use crate::server::certificates::material::Kept;
+use crate::server::stored::{ClusterError, Stored, Written};
 
 /// Entries of the two configurations together.
 const ENTRIES: usize = 3;

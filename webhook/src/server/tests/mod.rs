@@ -2,6 +2,7 @@
 
 mod api_server;
 mod client;
+mod decisions;
 mod garbage;
 mod loopback;
 mod memory;
@@ -41,7 +42,7 @@ fn cluster(known: HashMap<String, Labels>, answers: Option<BTreeMap<String, Labe
 }
 
 fn desk(namespaces: Namespaces) -> Arc<Desk> {
-    Arc::new(Desk::new(config(), namespaces))
+    Arc::new(Desk::new(config(), namespaces, decisions::nobody()))
 }
 
 /// `Cargo.toml` can no longer prove it.

@@ -13,9 +13,11 @@ use hyper::body::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{cluster, config, desk};
+use super::decisions::Cluster;
+use super::{cluster, config};
 use crate::consent::Namespace;
 use crate::inject::{Outcome, inject};
+use crate::server::desk::Desk;
 use crate::server::namespaces::Labels;
 
 const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
@@ -37,6 +39,9 @@ struct Case {
     /// Nobody answers.
     #[serde(default)]
     is_away: bool,
+    /// Whom decisions ask, and by what they are signed.
+    #[serde(default)]
+    decisions: Cluster,
     /// The object has been injected before.
     #[serde(default)]
     is_injected: bool,
@@ -77,7 +82,8 @@ impl Case {
     }
 
     async fn outcome(&self) -> String {
-        let desk = desk(cluster(self.namespaces.clone(), (!self.is_away).then(|| self.answers.clone())));
+        let namespaces = cluster(self.namespaces.clone(), (!self.is_away).then(|| self.answers.clone()));
+        let desk = Desk::new(config(), namespaces, self.decisions.start());
         let body = self.body();
         let request = Request::builder().method(self.method.as_deref().unwrap_or("POST")).uri(&self.to);
         let response = desk.answer(request.body(Full::new(Bytes::from(body.clone()))).expect("a request")).await;
@@ -96,10 +102,13 @@ impl Case {
         format!("{status}\n{}\n", serde_json::to_string_pretty(&response).expect("JSON"))
     }
 
-    /// Which operations on which places; that they lead to the injected pod is checked here.
+    /// Of a decision, the patch; of a pod, which operations on which places, and that they lead to the injected pod is checked here.
     fn shown(&self, body: &str, patch: &Value) -> Value {
         let patch = STANDARD.decode(patch.as_str().expect("base64")).expect("base64");
         let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("RFC 6902");
+        if self.to == "/stamp/decisions" {
+            return serde_json::to_value(patch).expect("JSON");
+        }
         let mut object = serde_json::from_str::<Value>(body).expect("a review")["request"]["object"].take();
         let labels = self.answers.get("trading").or(self.namespaces.get("trading")).cloned().unwrap_or_default();
         let namespace = Namespace { name: "trading".to_owned(), labels };
@@ -119,7 +128,7 @@ async fn every_review_is_answered_as_it_must() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reviews");
     let mut paths: Vec<PathBuf> = fs::read_dir(&folder).expect("the cases").map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
-    assert!(paths.len() >= 45, "only {} cases were found", paths.len());
+    assert!(paths.len() >= 75, "only {} cases were found", paths.len());
     let mut wrong = Vec::new();
     for path in paths {
         let text = fs::read_to_string(path.join("case.yaml")).expect("a case");
