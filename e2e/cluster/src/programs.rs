@@ -151,7 +151,7 @@ impl Programs {
         for part in KUBERNETES_PARTS {
             link(&self.kubernetes.join("kubernetes"), &folder.join(part))?;
         }
-        for (source, name) in [(self.pause(), "pause"), (self.helm3.join("helm"), "helm3"), (self.helm4.join("helm"), "helm4")] {
+        for (source, name) in [(self.pause(), "pause"), (self.helm(3), "helm3"), (self.helm(4), "helm4")] {
             link(&source, &folder.join(name))?;
         }
         for source in [&self.coredns, &self.containerd, &self.runc] {
@@ -164,6 +164,12 @@ impl Programs {
     #[must_use]
     pub fn kubectl(&self) -> PathBuf {
         self.kubernetes.join("kubectl")
+    }
+
+    /// Helm 3, or 4.
+    #[must_use]
+    pub fn helm(&self, major: u8) -> PathBuf {
+        if major == 3 { &self.helm3 } else { &self.helm4 }.join("helm")
     }
 
     /// The program of every sandbox.
