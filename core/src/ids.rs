@@ -137,6 +137,13 @@ names! {
     ToolName = "tool";
 }
 
+impl AgentId {
+    /// Its namespace: in a cluster an agent is namespace, ServiceAccount and topmost owner, with slashes between them.
+    pub fn namespace(&self) -> &str {
+        self.as_str().split('/').next().unwrap_or_default()
+    }
+}
+
 /// Longest name of a person, in characters. Issuers with a subject behind them are long.
 pub const PERSON_MAX: usize = 256;
 

@@ -123,7 +123,7 @@ impl Signer {
 }
 
 /// A signature as a GateDecision carries it: `ed25519:KEY:BASE64`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Signature {
     key: KeyId,

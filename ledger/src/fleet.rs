@@ -1,13 +1,12 @@
 //! Which sidecars are live and what they run with, for whoever must say that a policy is in force everywhere.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kybernis_core::ids::{AgentId, TenantId};
-use tokio::sync::broadcast;
 
-/// Changes that wait for a slow reader; one that falls further behind starts over.
-const CHANGES: usize = 4096;
+use crate::board::{Board, Watched};
 
 /// A sidecar whose policy stream is open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +22,14 @@ pub(crate) struct Sidecar {
 /// A tenant and one of its pods.
 pub(crate) type Seat = (TenantId, String);
 
-/// What became of a seat: its sidecar as it is now, or nobody.
-pub(crate) type Change = (Seat, Option<Sidecar>);
+/// A sidecar in its seat, with the number of the stream that says so: one that ends takes away only what it has said itself.
+pub(crate) type Seated = (u64, Sidecar);
 
 /// Every live sidecar of the ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Fleet {
-    seats: Arc<Mutex<Seats>>,
-    changes: broadcast::Sender<Change>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    /// With the number of the stream that says so: one that ends takes away only what it has said itself.
-    taken: HashMap<Seat, (u64, Sidecar)>,
-    streams: u64,
+    seats: Board<Seat, Seated>,
+    streams: Arc<AtomicU64>,
 }
 
 /// One sidecar's stream. While it lives, what it has said last stands.
@@ -50,57 +42,58 @@ pub(crate) struct Stream {
 
 impl Fleet {
     pub(crate) fn new() -> Self {
-        Self { seats: Arc::default(), changes: broadcast::Sender::new(CHANGES) }
-    }
-
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { seats: Board::new(), streams: Arc::default() }
     }
 
     /// A stream of the sidecar in this pod begins.
     pub(crate) fn enter(&self, seat: Seat) -> Stream {
-        let mut seats = self.seats();
-        seats.streams += 1;
-        Stream { fleet: self.clone(), seat, number: seats.streams }
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        Stream { fleet: self.clone(), seat, number }
+    }
+
+    /// How many are live.
+    pub(crate) fn live(&self) -> usize {
+        self.seats.pen().all().len()
     }
 
     /// Everyone who is live, and whatever changes after that.
-    pub(crate) fn watch(&self) -> (Vec<(Seat, Sidecar)>, broadcast::Receiver<Change>) {
-        let seats = self.seats();
-        let live = seats.taken.iter().map(|(seat, (_, sidecar))| (seat.clone(), sidecar.clone())).collect();
-        (live, self.changes.subscribe())
+    pub(crate) fn watch(&self) -> Watched<Seat, Seated> {
+        self.seats.watch()
     }
 }
 
 impl Stream {
     /// The sidecar says what it runs with.
     pub(crate) fn says(&self, sidecar: Sidecar) {
-        let mut seats = self.fleet.seats();
-        let later = seats.taken.get(&self.seat).is_some_and(|(number, _)| *number > self.number);
-        if later {
-            return;
-        }
-        let before = seats.taken.insert(self.seat.clone(), (self.number, sidecar.clone()));
-        if before.is_none_or(|(_, before)| before != sidecar) {
-            // Nobody may be watching.
-            let _ = self.fleet.changes.send((self.seat.clone(), Some(sidecar)));
+        let mut seats = self.fleet.seats.pen();
+        let now = (self.number, sidecar);
+        let before = seats.get(&self.seat);
+        let is_later = before.is_some_and(|(number, _)| *number > self.number);
+        if !is_later && before != Some(&now) {
+            seats.post(self.seat.clone(), now);
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut seats = self.fleet.seats();
-        if seats.taken.get(&self.seat).is_some_and(|(number, _)| *number == self.number) {
-            seats.taken.remove(&self.seat);
-            let _ = self.fleet.changes.send((self.seat.clone(), None));
+        let mut seats = self.fleet.seats.pen();
+        if seats.get(&self.seat).is_some_and(|(number, _)| *number == self.number) {
+            seats.take_down(self.seat.clone());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::broadcast::error::TryRecvError;
+
     use super::*;
+    use crate::board::CHANGES;
+
+    fn live(fleet: &Fleet) -> Vec<(Seat, Sidecar)> {
+        fleet.watch().0.into_iter().map(|(seat, (_, sidecar))| (seat, sidecar)).collect()
+    }
 
     fn seat(pod: &str) -> Seat {
         (TenantId::new("trading").unwrap(), pod.to_owned())
@@ -115,14 +108,15 @@ mod tests {
     fn a_watcher_sees_who_is_there_and_then_each_change_once() {
         let fleet = Fleet::new();
         let first = fleet.enter(seat("pod-1"));
-        assert_eq!(fleet.watch().0, [], "a sidecar that has said nothing yet is not known");
+        assert_eq!(live(&fleet), [], "a sidecar that has said nothing yet is not known");
         first.says(runs_with(1));
-        let (live, mut changes) = fleet.watch();
-        assert_eq!(live, [(seat("pod-1"), runs_with(1))]);
+        let (_, mut changes) = fleet.watch();
+        assert_eq!(live(&fleet), [(seat("pod-1"), runs_with(1))]);
         first.says(runs_with(1));
         first.says(runs_with(2));
         drop(first);
-        assert_eq!(changes.try_recv().unwrap(), (seat("pod-1"), Some(runs_with(2))));
+        let (changed, now) = changes.try_recv().unwrap();
+        assert_eq!((changed, now.map(|(_, sidecar)| sidecar)), (seat("pod-1"), Some(runs_with(2))));
         assert_eq!(changes.try_recv().unwrap(), (seat("pod-1"), None));
         assert!(changes.try_recv().is_err());
     }
@@ -136,9 +130,9 @@ mod tests {
         newer.says(runs_with(2));
         older.says(runs_with(1));
         drop(older);
-        assert_eq!(fleet.watch().0, [(seat("pod-1"), runs_with(2))]);
+        assert_eq!(live(&fleet), [(seat("pod-1"), runs_with(2))]);
         drop(newer);
-        assert_eq!(fleet.watch().0, []);
+        assert_eq!(live(&fleet), []);
     }
 
     #[test]
@@ -149,6 +143,6 @@ mod tests {
         for digest in 0..=CHANGES {
             stream.says(runs_with((digest % 251) as u8));
         }
-        assert!(matches!(changes.try_recv(), Err(broadcast::error::TryRecvError::Lagged(1))));
+        assert!(matches!(changes.try_recv(), Err(TryRecvError::Lagged(1))));
     }
 }

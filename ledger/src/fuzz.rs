@@ -9,7 +9,7 @@ use kybernis_proto::v1;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Auth, Endpoint, TokenKey};
-use crate::engine::{Engine, EngineError, Settings};
+use crate::engine::{Engine, EngineError, Observers, Settings};
 use crate::journal::Journal;
 use crate::tenants::{Tenant, Tenants};
 use crate::vault::Vault;
@@ -19,7 +19,7 @@ use crate::vault::Vault;
 /// # Errors
 /// When the journal cannot be folded.
 pub async fn router(journal: Arc<dyn Journal>, vault: Arc<Vault>, tokens: Arc<TokenKey>) -> Result<(Router, Engine), EngineError> {
-    let (tenant, _) = Tenant::over(journal, vault, Settings::default(), CancellationToken::new()).await?;
+    let (tenant, _) = Tenant::over(journal, vault, Observers::default(), Settings::default(), CancellationToken::new()).await?;
     let engine = tenant.engine.clone();
     Ok((crate::http::router(Auth::Key(tokens), Tenants::One(tenant)), engine))
 }

@@ -1,10 +1,14 @@
 //! The ledger as a process: opens the data folder, serves gRPC over TLS and HTTP, and stops cleanly.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use futures::StreamExt as _;
 use kybernis_proto::v1::control_server::ControlServer;
 use kybernis_proto::v1::ledger_server::LedgerServer;
@@ -15,8 +19,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::auth::{Auth, Kubernetes, TokenKey};
-use crate::engine::{self, Engine, EngineError};
+use crate::admin::Admin;
+use crate::aggregated::{self, Aggregated};
+use crate::auth::{Auth, DecisionKeys, Kubernetes, TokenKey};
+use crate::engine::{self, Engine, EngineError, Observers};
 use crate::fleet::Fleet;
 use crate::grpc::{Control, Service};
 use crate::http;
@@ -26,6 +32,9 @@ use crate::tls::{self, TlsError};
 
 /// Between pings on a connection, and how long each may go unanswered.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// The Service by whose name API servers connect.
+const SERVICE: &str = "kybernis-ledger";
 
 /// Where a cluster's tenants lie in the data folder.
 const TENANTS: &str = "tenants";
@@ -54,7 +63,18 @@ pub enum Callers {
         policy: watch::Receiver<InForce>,
     },
     /// A cluster's: whom Kubernetes vouches for. Each namespace is a tenant, whose policy the operator brings.
-    Cluster(Arc<Kubernetes>),
+    Cluster(Cluster),
+}
+
+/// What it takes to serve a cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Who vouches for callers.
+    pub kubernetes: Arc<Kubernetes>,
+    /// Where probes and scrapers connect: HTTP. It serves while journals are read, before every other listener.
+    pub admin: Option<TcpListener>,
+    /// Where the cluster's API servers connect, with what people ask them to read: HTTPS.
+    pub api: Option<TcpListener>,
 }
 
 /// Why a ledger did not start, or stopped.
@@ -91,7 +111,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Ledger {
     closing: CancellationToken,
-    tasks: JoinSet<Result<(), StartError>>,
+    tasks: Tasks,
     tenants: Tenants,
 }
 
@@ -106,54 +126,55 @@ impl Ledger {
 
     /// Opens the data folder, folds what its journals hold, and serves.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let (certificate, key) = tls::leaf(&settings.data)?;
+        let Settings { data, grpc, http, callers, engine } = settings;
         let closing = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let (auth, tenants) = match settings.callers {
+        match callers {
             Callers::Local { policy } => {
-                let (tenant, writer) = Tenant::open(&settings.data, settings.engine, closing.child_token()).await?;
+                let leaf = tls::leaf(&data, &[])?;
+                let (tenant, writer) = Tenant::open(&data, Observers::default(), engine, closing.child_token()).await?;
                 tasks.spawn(async move { writer.await.map_or(Ok(()), |ended| ended.map_err(Into::into)) });
                 follow(policy, &tenant, &mut tasks, closing.clone());
-                let tokens = TokenKey::open(&settings.data).map_err(EngineError::from)?;
-                (Auth::Key(Arc::new(tokens)), Tenants::One(tenant))
+                let tokens = TokenKey::open(&data).map_err(EngineError::from)?;
+                let (auth, tenants) = (Auth::Key(Arc::new(tokens)), Tenants::One(tenant));
+                let service = Service::new(auth.clone(), tenants.clone(), Fleet::new());
+                serve_grpc(grpc, leaf, service, None, &mut tasks, &closing)?;
+                serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
+                Ok(Self { closing, tasks, tenants })
             }
-            Callers::Cluster(kubernetes) => {
-                let path = settings.data.join(TENANTS);
-                let folders = Folders::new(path.clone(), settings.engine, closing.child_token());
+            Callers::Cluster(Cluster { kubernetes, admin, api }) => {
+                let leaf = tls::leaf(&data, &[format!("{SERVICE}.{}.svc", kubernetes.release_namespace())])?;
+                let path = data.join(TENANTS);
+                let (folders, fleet) = (Folders::new(path.clone(), engine, closing.child_token()), Fleet::new());
+                let (opened, ready) = watch::channel(false);
+                if let Some(admin) = admin {
+                    let (metrics, gates) = (Arc::clone(folders.metrics()), folders.gates().clone());
+                    let router = Admin { metrics, gates, fleet: fleet.clone(), ready }.router();
+                    serve_http("the admin port", admin, router, &mut tasks, &closing)?;
+                }
                 folders.open_all().await.map_err(|source| StartError::Folder { path, source })?;
-                (Auth::Kubernetes(kubernetes), Tenants::Each(folders))
+                let (auth, tenants) = (Auth::Kubernetes(Arc::clone(&kubernetes)), Tenants::Each(folders.clone()));
+                let service = Service::new(auth.clone(), tenants.clone(), fleet.clone());
+                if let Some(api) = api {
+                    let tls = aggregated::tls(&leaf.0, &leaf.1)?;
+                    let (api, aggregated) = (listener("the API listener", api)?, Aggregated::of(&kubernetes, folders.clone(), tls));
+                    let closing = closing.clone();
+                    tasks.spawn(async move {
+                        aggregated::serve(api, aggregated, closing).await;
+                        Ok(())
+                    });
+                }
+                let keys = DecisionKeys::new(move || {
+                    let kubernetes = Arc::clone(&kubernetes);
+                    async move { kubernetes.decision_keys().await.map_err(|error| error.to_string()) }
+                });
+                let control = Control::new(auth.clone(), folders, fleet, keys, closing.clone());
+                serve_grpc(grpc, leaf, service, Some(control), &mut tasks, &closing)?;
+                serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
+                opened.send_replace(true);
+                Ok(Self { closing, tasks, tenants })
             }
-        };
-
-        let fleet = Fleet::new();
-        let service = Service::new(auth.clone(), tenants.clone(), fleet.clone());
-        let service = LedgerServer::new(service).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
-        let control = match &tenants {
-            Tenants::One(_) => None,
-            Tenants::Each(folders) => {
-                let control = Control::new(auth.clone(), folders.clone(), fleet, closing.clone());
-                Some(ControlServer::new(control).max_decoding_message_size(POLICY_SET_MAX))
-            }
-        };
-        let incoming = TcpListenerStream::new(listener("the gRPC listener", settings.grpc)?).map(|accepted| {
-            // Small messages both ways: waiting for more to send would only add latency.
-            accepted.inspect(|stream| drop(stream.set_nodelay(true)))
-        });
-        let identity = Identity::from_pem(certificate, key);
-        // A node that dies says nothing: without these its sidecars would seem to be in touch for ever.
-        let server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
-        let server = server.tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
-        let stop = closing.clone().cancelled_owned();
-        tasks.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
-
-        let http_listener = listener("the HTTP listener", settings.http)?;
-        let app = http::router(auth, tenants.clone());
-        let stop = closing.clone().cancelled_owned();
-        tasks.spawn(async move {
-            let served = axum::serve(http_listener, app).with_graceful_shutdown(stop).await;
-            served.map_err(|source| StartError::Listen { what: "the HTTP server", source })
-        });
-        Ok(Self { closing, tasks, tenants })
+        }
     }
 
     /// The engine of a ledger with one tenant, for callers in this process.
@@ -196,6 +217,49 @@ impl Ledger {
     }
 }
 
+/// What keeps a ledger running.
+type Tasks = JoinSet<Result<(), StartError>>;
+
+/// gRPC over TLS: sidecars, and the operator where there is one.
+fn serve_grpc(
+    grpc: TcpListener,
+    (certificate, key): (String, String),
+    service: Service,
+    control: Option<Control>,
+    tasks: &mut Tasks,
+    closing: &CancellationToken,
+) -> Result<(), StartError> {
+    let service = LedgerServer::new(service).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
+    let control = control.map(|control| ControlServer::new(control).max_decoding_message_size(POLICY_SET_MAX));
+    let incoming = TcpListenerStream::new(listener("the gRPC listener", grpc)?).map(|accepted| {
+        // Small messages both ways: waiting for more to send would only add latency.
+        accepted.inspect(|stream| drop(stream.set_nodelay(true)))
+    });
+    let identity = Identity::from_pem(certificate, key);
+    // A node that dies says nothing: without these its sidecars would seem to be in touch for ever.
+    let server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
+    let server = server.tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
+    let stop = closing.clone().cancelled_owned();
+    tasks.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
+    Ok(())
+}
+
+fn serve_http(
+    what: &'static str,
+    http: TcpListener,
+    router: Router,
+    tasks: &mut Tasks,
+    closing: &CancellationToken,
+) -> Result<(), StartError> {
+    let http = listener(what, http)?;
+    let stop = closing.clone().cancelled_owned();
+    tasks.spawn(async move {
+        let served = axum::serve(http, router).with_graceful_shutdown(stop).await;
+        served.map_err(|source| StartError::Listen { what, source })
+    });
+    Ok(())
+}
+
 fn listener(what: &'static str, listener: TcpListener) -> Result<tokio::net::TcpListener, StartError> {
     let adopt = || {
         listener.set_nonblocking(true)?;
@@ -205,12 +269,7 @@ fn listener(what: &'static str, listener: TcpListener) -> Result<tokio::net::Tcp
 }
 
 /// Takes every set that the source gives into force.
-fn follow(
-    mut policy: watch::Receiver<InForce>,
-    tenant: &Arc<Tenant>,
-    tasks: &mut JoinSet<Result<(), StartError>>,
-    closing: CancellationToken,
-) {
+fn follow(mut policy: watch::Receiver<InForce>, tenant: &Arc<Tenant>, tasks: &mut Tasks, closing: CancellationToken) {
     tenant.program(policy.borrow_and_update().clone());
     let tenant = Arc::clone(tenant);
     tasks.spawn(async move {
@@ -228,37 +287,4 @@ fn follow(
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use kybernis_core::ids::{AgentId, RunId};
-    use kybernis_core::machine::EnterRun;
-    use kybernis_core::policy::PolicySet;
-
-    use super::*;
-
-    async fn start(data: &Path) -> Result<Ledger, StartError> {
-        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (_, policy) = watch::channel(InForce::new(&PolicySet::default(), std::collections::BTreeMap::new()).unwrap());
-        let callers = Callers::Local { policy };
-        Ledger::start(Settings { data: data.to_owned(), grpc: bind(), http: bind(), callers, engine: engine::Settings::default() }).await
-    }
-
-    #[tokio::test]
-    async fn a_ledger_whose_journal_holds_something_starts_with_its_own_keys_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = folder.path();
-        let ledger = start(data).await.unwrap();
-        let entered = EnterRun { run: RunId::new("run-1").unwrap(), agent: AgentId::new("trader").unwrap() };
-        ledger.engine().unwrap().enter_run(entered).await.unwrap().unwrap();
-        ledger.stop().await.unwrap();
-        for name in ["vault.key", "tenant.key"] {
-            std::fs::rename(data.join(name), data.join("backup")).unwrap();
-            let error = start(data).await.unwrap_err().to_string();
-            assert!(error.contains(name) && error.contains("restore the file from the backup"), "{error}");
-            std::fs::rename(data.join("backup"), data.join(name)).unwrap();
-        }
-        start(data).await.unwrap().stop().await.unwrap();
-    }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::folders::{Folders, ProgramError};
 use crate::auth::Workload;
-use crate::engine::{self, CallError, Engine, EngineError};
+use crate::engine::{self, CallError, Engine, EngineError, Observers};
 use crate::journal::{Journal, SqliteJournal};
 use crate::policy::InForce;
 use crate::vault::Vault;
@@ -48,23 +48,29 @@ pub(crate) type Opened = (Arc<Tenant>, JoinHandle<Result<(), EngineError>>);
 
 impl Tenant {
     /// Opens the tenant whose journal and keys lie in `folder`; no policy is in force yet.
-    pub(crate) async fn open(folder: &Path, settings: engine::Settings, closing: CancellationToken) -> Result<Opened, EngineError> {
+    pub(crate) async fn open(
+        folder: &Path,
+        observers: Observers,
+        settings: engine::Settings,
+        closing: CancellationToken,
+    ) -> Result<Opened, EngineError> {
         let journal = SqliteJournal::open(folder)?;
         // Keys are made for an empty journal and for no other: what it holds was written under those that it had.
         let is_empty = journal.read(0, 1).await?.is_empty();
         let vault = if is_empty { Vault::open(folder)? } else { Vault::reopen(folder)? };
-        Self::over(Arc::new(journal), Arc::new(vault), settings, closing).await
+        Self::over(Arc::new(journal), Arc::new(vault), observers, settings, closing).await
     }
 
     pub(crate) async fn over(
         journal: Arc<dyn Journal>,
         vault: Arc<Vault>,
+        observers: Observers,
         settings: engine::Settings,
         closing: CancellationToken,
     ) -> Result<Opened, EngineError> {
         // No sidecar has a policy before one is in force, so none decides by this one.
         let (digest, digests) = watch::channel(PolicySet::default().digest());
-        let (engine, writer) = Engine::open(journal, Arc::clone(&vault), digests, settings).await?;
+        let (engine, writer) = Engine::open(journal, Arc::clone(&vault), digests, observers, settings).await?;
         let policy = watch::Sender::new(None);
         Ok((Arc::new(Self { engine, vault, digest, policy, closing, living: Mutex::default() }), writer))
     }

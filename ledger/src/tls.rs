@@ -26,12 +26,19 @@ pub enum TlsError {
     /// A certificate cannot be made.
     #[error("the ledger's certificate cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// What was made is of no use.
+    #[error("the ledger's certificate cannot be read: {0}")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// What was made cannot be served by.
+    #[error("the ledger's certificate cannot be served by: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
-/// A leaf and its key in PEM. Made anew at each start, signed by a CA that lies in `dir`, so that sidecars go on trusting it.
-pub(crate) fn leaf(dir: &Path) -> Result<(String, String), TlsError> {
+/// A leaf for loopback and for `names` with its key, in PEM. Made anew at each start, signed by a CA that lies in `dir`, so that sidecars go on trusting it.
+pub(crate) fn leaf(dir: &Path, names: &[String]) -> Result<(String, String), TlsError> {
     let issuer = ca(dir)?;
-    let mut params = CertificateParams::new(vec![SERVER_NAME.to_owned(), "localhost".to_owned()])?;
+    let names: Vec<String> = [SERVER_NAME, "localhost"].into_iter().map(str::to_owned).chain(names.iter().cloned()).collect();
+    let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, "Kybernis ledger");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;

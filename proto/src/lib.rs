@@ -4,11 +4,13 @@
 //! field and the rule.
 
 mod decide;
+mod gate;
 mod parse;
 mod reply;
 mod settle;
 
 pub use decide::{DecideParts, NOTE_MAX, NOTE_NAME_MAX, NOTES_MAX, decide_request};
+pub use gate::{SignedWord, gate_state};
 pub use parse::Invalid;
 pub use reply::{DecideAnswer, decide_answer};
 pub use settle::settle_request;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use kybernis_ledger::auth::{Kubernetes, KubernetesSettings};
 use kybernis_ledger::journal::SqliteJournal;
-use kybernis_ledger::{Callers, Ledger, Settings};
+use kybernis_ledger::{Callers, Cluster, Ledger, Settings};
 use tokio::sync::watch;
 
 use super::policies::{self, Folder};
@@ -20,6 +20,8 @@ use crate::home::{Home, Ownership, Standing};
 const PREDECESSOR: Duration = Duration::from_secs(15);
 /// Between tries to publish the CA.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
+/// Between looks at whether API servers still know it: a release that is upgraded may make them forget.
+const MEND_EVERY: Duration = Duration::from_secs(60);
 /// Between looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -67,6 +69,12 @@ struct ClusterArgs {
     /// The sidecar's container in a pod
     #[arg(long, value_name = "NAME", env = "KYBERNIS_SIDECAR_CONTAINER", default_value = kybernis_webhook::names::PROXY_CONTAINER)]
     sidecar_container: String,
+    /// Where probes and scrapers connect: HTTP
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN", requires = "kubernetes")]
+    admin_listen: Option<String>,
+    /// Where the API server connects, with what people ask it to read: HTTPS
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_API_LISTEN", requires = "kubernetes")]
+    api_listen: Option<String>,
     /// The audience of tokens for this ledger
     #[arg(long, value_name = "NAME", env = "KYBERNIS_AUDIENCE", default_value = "ledger.kybernis.io")]
     audience: String,
@@ -104,6 +112,8 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
         problems.add("the supervisor handed over too few listeners");
     }
     let operator = problems.keep("--operator", args.cluster.operator());
+    let admin = args.cluster.admin_listen.as_ref().and_then(|address| problems.listen("--admin-listen", address));
+    let api = args.cluster.api_listen.as_ref().and_then(|address| problems.listen("--api-listen", address));
     if args.cluster.kubernetes && args.policies.is_some() {
         problems.add("--policies is for a ledger without --kubernetes: in a cluster the operator brings policies");
     }
@@ -120,7 +130,7 @@ pub(crate) async fn run(args: LedgerArgs) -> anyhow::Result<()> {
     };
     let owned = if args.supervised { None } else { Some(own(&home, &standing)?) };
     let ended = match operator {
-        Some(operator) => serve_cluster(&args.cluster, operator, &home, grpc, http, lifeline).await,
+        Some(operator) => serve_cluster(&args.cluster, operator, &home, Listeners { grpc, http, admin, api }, lifeline).await,
         None => serve_machine(&args, &standing, &home, grpc, http, lifeline).await,
     };
     if let Some(owned) = owned {
@@ -174,32 +184,64 @@ async fn until_asked(mut ledger: Ledger, lifeline: Option<Lifeline>, beside: imp
     ended
 }
 
+/// Where a ledger that serves a cluster is reached.
+struct Listeners {
+    grpc: TcpListener,
+    http: TcpListener,
+    admin: Option<TcpListener>,
+    api: Option<TcpListener>,
+}
+
 /// Serves a cluster until asked to end.
 async fn serve_cluster(
     cluster: &ClusterArgs,
     operator: (String, String),
     home: &Home,
-    grpc: TcpListener,
-    http: TcpListener,
+    listeners: Listeners,
     lifeline: Option<Lifeline>,
 ) -> anyhow::Result<()> {
+    let Listeners { grpc, http, admin, api } = listeners;
     let client = super::api_server().await?;
     let (audience, container, images) = (cluster.audience.clone(), cluster.sidecar_container.clone(), cluster.sidecar_images.clone());
     let namespace = operator.0.clone();
     let kubernetes = Kubernetes::new(client.clone(), KubernetesSettings { audience, container, images, operator });
     let engine = kybernis_ledger::engine::Settings::default();
-    let callers = Callers::Cluster(Arc::new(kubernetes));
+    let is_read_through = api.is_some();
+    let callers = Callers::Cluster(Cluster { kubernetes: Arc::new(kubernetes), admin, api });
     let ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
-    // An API server that is away takes nothing from those who know this ledger already.
+    let ca = Ledger::ca_file(home.path());
     let publishing = async {
-        while let Err(error) = kybernis_ledger::auth::publish_ca(&client, &namespace, &Ledger::ca_file(home.path())).await {
-            tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "this ledger's CA cannot be published; tried again");
-            tokio::time::sleep(PUBLISH_EVERY).await;
-        }
+        tokio::join!(publish(&client, &namespace, &ca), async {
+            if is_read_through {
+                publish_for_reads(&client, &ca).await;
+            }
+        });
         std::future::pending::<()>().await;
     };
     tracing::info!(data = %home.path().display(), "the ledger serves the cluster");
     until_asked(ledger, lifeline, publishing).await
+}
+
+/// Puts the CA where sidecars find it. An API server that is away takes nothing from those who know this ledger already.
+async fn publish(client: &kube::Client, namespace: &str, ca: &Path) {
+    while let Err(error) = kybernis_ledger::auth::publish_ca(client, namespace, ca).await {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "this ledger's CA cannot be published; tried again");
+        tokio::time::sleep(PUBLISH_EVERY).await;
+    }
+}
+
+/// Has API servers know this ledger, now and whenever somebody makes them forget it.
+async fn publish_for_reads(client: &kube::Client, ca: &Path) {
+    loop {
+        let pause = match kybernis_ledger::auth::publish_api_ca(client, ca).await {
+            Ok(()) => MEND_EVERY,
+            Err(error) => {
+                tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "API servers do not know this ledger; tried again");
+                PUBLISH_EVERY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// A supervisor that was killed leaves a ledger that sees it and ends; its successor must not fail for those moments.

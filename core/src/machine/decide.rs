@@ -1,9 +1,10 @@
 //! Decide: everything that must hold before the first byte, in one append.
 
-use super::command::{Decide, Grant, Refuse, Reply};
+use super::command::Decide;
 use super::effect::{Effect, EffectSpec, Fence, KeyLevel};
 use super::event::{Event, Fact};
 use super::gate::{self, Standing};
+use super::reply::{Grant, Refuse, Reply};
 use super::state::{Decided, State};
 use super::{Entropy, Outcome, lookup, run, settle};
 use crate::ids::EffectId;

@@ -1,9 +1,9 @@
 //! What time alone does: leases end in doubt, gates expire, probes fall due, answers, tombstones and old runs are dropped.
 
-use super::command::Action;
 use super::effect::{DoubtCause, Effect, EffectState, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{Gate, GateKind, GatePhase};
+use super::reply::Action;
 use super::run::{RUN_MEMORY, Run};
 use super::state::{State, TOMBSTONE};
 use super::timed::Due;

@@ -51,8 +51,9 @@ impl State {
             Fact::BootGone { boot } => self.boot_gone(boot),
             Fact::DecisionAbandoned { boot, decision } => self.decided(boot.clone(), decision.clone(), Decided::Abandoned, ts),
             Fact::GateOpened { gate } => self.gate_opened(gate, ts),
-            Fact::GateVoted { gate, person, verdict, reason, .. } => {
+            Fact::GateVoted { gate, person, verdict, reason, voucher } => {
                 if let Some(mut gate) = self.gate_mut(gate) {
+                    gate.heard.extend(voucher.as_ref().map(|voucher| voucher.signature.clone()));
                     gate.votes.insert(person.clone(), Vote { verdict: *verdict, reason: reason.clone(), at: ts });
                     if gate.phase.is_open() {
                         let phase = gate.phase_by_votes();
@@ -190,6 +191,7 @@ impl State {
         // Given back on a wrong word, and used after all: it must not serve a second time.
         let spent = effect.spec.approval.clone().filter(|_| was_free && !effect.is_free());
         drop(effect);
+        self.in_doubt = (self.in_doubt + usize::from(is_in_doubt)).saturating_sub(usize::from(was_in_doubt));
         self.use_approval(spent.as_ref(), id);
         if let Some(mut run) = self.runs.get_mut(&run) {
             match (was_in_doubt, is_in_doubt) {
@@ -242,8 +244,8 @@ impl State {
             let request = (spec.agent.clone(), spec.tool.clone(), spec.digest);
             self.gates_by_request.entry(request).or_default().insert(spec.class.clone(), spec.gate.clone());
         }
-        let (votes, used_by) = (BTreeMap::new(), BTreeSet::new());
-        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, ended_at: None, votes, used_by };
+        let (votes, heard, used_by) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let gate = Gate { spec: spec.clone(), phase: GatePhase::Pending, opened_at: ts, ended_at: None, votes, heard, used_by };
         self.gates.insert(spec.gate.clone(), gate);
         self.touched_gates.insert(spec.gate.clone());
     }
@@ -275,6 +277,7 @@ impl State {
     /// Takes a record out of the effects and out of its run's count.
     fn take(&mut self, id: &EffectId) -> Option<Effect> {
         let effect = self.effects.remove(id)?;
+        self.in_doubt = self.in_doubt.saturating_sub(usize::from(effect.is_in_doubt()));
         if let Some(mut run) = self.runs.get_mut(&effect.spec.run) {
             run.effects_on_record = run.effects_on_record.saturating_sub(1);
         }

@@ -12,10 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Action, DecideGate, Refuse, Reply};
-use super::effect::{EffectState, SettledBy};
-use super::event::{Event, Fact, Settled};
-use super::settle;
+use super::event::{Event, Fact};
+use super::reply::{Action, Refuse, Reply};
 use super::state::State;
 use super::{Decide, Entropy, Outcome};
 use crate::ids::{AgentId, EffectId, GateId, KeyDigest, PersonId, RequestDigest, RunId, SpanId, ToolName};
@@ -26,9 +24,6 @@ use crate::word::Signature;
 
 /// Open gates for one agent and tool; more would bury the people who answer them.
 pub const OPEN_GATES_MAX: usize = 20;
-
-/// Longest reason that a person can give, in characters.
-pub const REASON_MAX: usize = 1024;
 
 /// What a policy demands before a call may go (`Policy.spec.rules[].approval`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +168,8 @@ pub struct Gate {
     pub ended_at: Option<Timestamp>,
     /// Who said what; a person counts once.
     pub votes: BTreeMap<PersonId, Vote>,
+    /// The signed words that were taken: one that comes again says nothing new, whatever its person has said since.
+    pub heard: BTreeSet<Signature>,
     /// The effects that use its approval; more than one only where a wrong word gave it back too early.
     pub used_by: BTreeSet<EffectId>,
 }
@@ -189,7 +186,7 @@ impl Gate {
         self.ended_at = phase.has_ended().then_some(ts);
     }
 
-    fn is_past(&self, now: Timestamp) -> bool {
+    pub(super) fn is_past(&self, now: Timestamp) -> bool {
         self.spec.expires_at.is_some_and(|end| now >= end)
     }
 
@@ -346,77 +343,5 @@ fn open(state: &State, decide: &Decide, approval: &Approval, why: Anew<'_>, now:
     }
     outcome.events.push(Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } });
     outcome.actions.push(Action::GateOpened { gate });
-    outcome
-}
-
-/// Records one person's word; the word that completes a resolution settles its effect in the same append.
-pub(super) fn decide_gate(state: &State, word: &DecideGate, now: Timestamp) -> Outcome {
-    let refuse = |code, detail: String| {
-        Outcome::reply(Reply::Refuse(Box::new(Refuse { gate: Some(word.gate.clone()), ..Refuse::new(code, detail) })))
-    };
-    let Some(gate) = state.gate(&word.gate) else {
-        return refuse(Code::NotFound, format!("There is no gate {}.", word.gate));
-    };
-    if word.digest.is_some_and(|digest| digest != gate.spec.digest) {
-        return refuse(Code::ApprovalMismatch, format!("Gate {} binds another request than the one decided here.", word.gate));
-    }
-    let fits = match gate.spec.kind {
-        GateKind::Approval => matches!(word.verdict, GateVerdict::Approve | GateVerdict::Deny),
-        GateKind::Resolution => matches!(word.verdict, GateVerdict::Executed | GateVerdict::NotExecuted),
-    };
-    if !fits {
-        let detail = match gate.spec.kind {
-            GateKind::Approval => "An approval is decided by approve or deny.",
-            GateKind::Resolution => "A resolution is decided by executed or not-executed.",
-        };
-        return refuse(Code::BadRequest, detail.to_owned());
-    }
-    if gate.votes.get(&word.person).is_some_and(|vote| vote.verdict == word.verdict) {
-        return Outcome::default();
-    }
-    if !gate.phase.is_open() {
-        return refuse(Code::GateClosed, format!("Gate {} is {:?} already.", word.gate, gate.phase));
-    }
-    if gate.is_past(now) {
-        return refuse(Code::ApprovalExpired, format!("Gate {} has expired; the next such call opens a new one.", word.gate));
-    }
-    if word.reason.chars().count() > REASON_MAX {
-        return refuse(Code::BadRequest, format!("`reason` is longer than {REASON_MAX} characters."));
-    }
-    vote(state, gate, word, now)
-}
-
-fn vote(state: &State, gate: &Gate, word: &DecideGate, now: Timestamp) -> Outcome {
-    let mut after = gate.clone();
-    after.votes.insert(word.person.clone(), Vote { verdict: word.verdict, reason: word.reason.clone(), at: now });
-    let fact = Fact::GateVoted {
-        gate: word.gate.clone(),
-        person: word.person.clone(),
-        verdict: word.verdict,
-        reason: word.reason.clone(),
-        voucher: word.voucher.clone(),
-    };
-    let mut outcome = Outcome { events: vec![Event { ts: now, fact }], ..Outcome::default() };
-    let phase = after.phase_by_votes();
-    if !phase.is_open() {
-        outcome.actions.push(Action::GateDecided { gate: word.gate.clone() });
-    }
-    let effect = gate.spec.effect.as_ref().and_then(|id| state.effect(id));
-    if let Some(effect) = effect.filter(|effect| matches!(effect.state, EffectState::InDoubt { .. })) {
-        let by = SettledBy::Person(word.person.clone());
-        let settled = match phase {
-            GatePhase::Executed => Some(Settled::Completed { answer: None, by }),
-            GatePhase::NotExecuted => Some(Settled::NotSent { by, proof: None }),
-            GatePhase::Pending
-            | GatePhase::Approved
-            | GatePhase::Denied
-            | GatePhase::Expired
-            | GatePhase::Consumed
-            | GatePhase::Superseded => None,
-        };
-        if let Some(settled) = settled {
-            settle::record(state, effect, effect.fence, settled, now, &mut outcome);
-        }
-    }
     outcome
 }

@@ -2,9 +2,10 @@
 //!
 //! The order of the checks is the contract's: in doubt, another fingerprint or principal, completed, in flight, expired.
 
-use super::command::{Decide, DerivedMode, Refuse, Replay, Reply, Seen};
+use super::command::{Decide, DerivedMode, Seen};
 use super::effect::{Effect, EffectState, KeyLevel};
 use super::event::{Event, Fact};
+use super::reply::{Refuse, Replay, Reply};
 use super::state::State;
 use crate::mutation::broken;
 use crate::reason::Code;

@@ -16,6 +16,7 @@ mod expiry;
 mod fold;
 mod gate;
 mod lookup;
+mod reply;
 pub mod retry;
 mod run;
 mod settle;
@@ -24,6 +25,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod timed;
+mod vote;
 
 pub use command::*;
 pub use decide::BATCH_MAX;
@@ -31,9 +33,11 @@ pub use effect::*;
 pub use event::*;
 pub use expiry::TICK_MAX;
 pub use gate::*;
+pub use reply::*;
 pub use run::*;
 pub use settle::RESOLUTION_CLASS;
 pub use state::*;
+pub use vote::REASON_MAX;
 
 use crate::time::Timestamp;
 
@@ -66,7 +70,7 @@ pub fn apply(state: &State, command: &Command, now: Timestamp, entropy: Entropy)
         Command::Abandon(abandon) => settle::abandon(state, abandon, now),
         Command::Observe(observe) => settle::observe(state, observe, now),
         Command::Evidence(evidence) => settle::evidence(state, evidence, now),
-        Command::DecideGate(decision) => gate::decide_gate(state, decision, now),
+        Command::DecideGate(decision) => vote::decide_gate(state, decision, now),
         Command::Spans(spans) => run::spans(state, spans, now),
         Command::EnterRun(entered) => run::enter_named(state, entered, now),
         Command::Expire => expiry::expire(state, now),

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Outcome;
-use super::command::{EnterRun, Refuse, Reply, Spans};
+use super::command::{EnterRun, Spans};
 use super::event::{Event, Fact};
+use super::reply::{Refuse, Reply};
 use super::state::State;
 use crate::ids::{AgentId, ChainHash, RunId};
 use crate::ksp::{KspEvent, SpanStatus};

@@ -4,10 +4,11 @@
 //! resolution.
 
 use super::Outcome;
-use super::command::{Abandon, Action, Evidence, Finding, Observation, Observe, Refuse, Renew, Reply, Settle, SettleOutcome};
+use super::command::{Abandon, Evidence, Finding, Observation, Observe, Renew, Settle, SettleOutcome};
 use super::effect::{Effect, EffectState, Fence, NotSentProof, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{GateKind, GateSpec};
+use super::reply::{Action, Refuse, Reply};
 use super::state::{Decided, State};
 use crate::ids::{BootId, EffectId, GateId, RequestDigest};
 use crate::ksp::{SpanEnd, SpanStatus, Usage};

@@ -20,6 +20,8 @@ pub const TOMBSTONE: Millis = Millis::from_secs(30 * 24 * 3600);
 pub struct State {
     pub(super) last_ts: Timestamp,
     pub(super) effects: Timed<EffectId, Effect>,
+    /// How many of them are in doubt.
+    pub(super) in_doubt: usize,
     pub(super) by_key: HashMap<KeyDigest, EffectId>,
     pub(super) by_meaning: HashMap<Meaning, Vec<EffectId>>,
     pub(super) decisions: HashMap<(BootId, DecisionId), Decided>,
@@ -59,6 +61,11 @@ impl State {
     /// Every effect on record, in no order.
     pub fn effects(&self) -> impl Iterator<Item = &Effect> {
         self.effects.values()
+    }
+
+    /// How many effects are in doubt.
+    pub const fn effects_in_doubt(&self) -> usize {
+        self.in_doubt
     }
 
     /// One gate's record.

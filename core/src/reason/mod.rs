@@ -103,6 +103,7 @@ codes! {
     ApprovalMismatch = "approval_mismatch" 403 Final "require_approval" "The approval is for another request";
     GateLimit = "gate_limit" 403 Final "deny" "Too many calls of this agent and tool already wait for approval";
     GateClosed = "gate_closed" 422 Final "deny" "The gate was decided already";
+    DecisionUnsigned = "decision_unsigned" 403 Final "deny" "Admission does not vouch for this decision";
     SessionRefused = "session_refused" 403 Final "deny" "A session cannot be opened here";
     BudgetExceeded = "budget_exceeded" 402 Final "deny" "The budget is used up";
     ToolDown = "tool_down" 429 Later "delay" "The tool is down";

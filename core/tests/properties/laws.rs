@@ -438,5 +438,6 @@ fn view(state: &State) -> impl PartialEq + std::fmt::Debug + use<> {
     let keys: Vec<_> = (1..=names::KEYS).map(|key| state.by_key(&names::key(key)).map(|effect| effect.spec.effect.clone())).collect();
     let spans: Vec<u64> = (0..names::BOOTS).map(|boot| state.spans_through(&names::boot(boot))).collect();
     let callers: std::collections::BTreeSet<_> = HashSet::into_iter(state.boots_with_callers()).collect();
+    assert_eq!(state.effects_in_doubt(), state.effects().filter(|effect| effect.is_in_doubt()).count());
     (state.last_ts(), effects, gates, runs, (keys, spans, callers))
 }

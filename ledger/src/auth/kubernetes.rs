@@ -3,8 +3,7 @@
 //!
 //! What was found is kept for a while, and for as long as the token holds where the API server is away: agents that run go on.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,16 +13,18 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, PostParams};
 use kybernis_core::ids::TenantId;
+use kybernis_core::word::PublicKeys;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::front::Front;
 use super::identity::{Bearer, Owner, Owners, SidecarLook, workload};
+use super::keys::published;
 use super::{AuthError, Claims, Role, now};
 
 /// How long a review holds before Kubernetes is asked again: a pod that is deleted is unknown after it, and thousands of pods ask a
@@ -37,6 +38,11 @@ const REVIEWS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The label by which a cluster admin maps a namespace to another tenant.
 const TENANT: &str = "kybernis.io/tenant";
+/// The ConfigMap in kube-system in which API servers say by what an aggregated server knows them (Kubernetes, "Configure the aggregation
+/// layer").
+const FRONT: &str = "extension-apiserver-authentication";
+/// The ConfigMap in the release's namespace in which the webhook publishes the keys that it signs decisions by.
+const DECISION_KEYS: &str = "kybernis-decision-keys";
 
 /// What the ledger must know of its cluster.
 #[derive(Clone, Debug)]
@@ -100,6 +106,34 @@ impl Kubernetes {
         let KubernetesSettings { audience, container, images, operator } = settings;
         let look = SidecarLook { container, images };
         Self { client, audience, look, operator, known: Mutex::default(), places: Semaphore::new(REVIEWS) }
+    }
+
+    /// The keys by which admission signs what people say, as far as it has published them.
+    pub(crate) async fn decision_keys(&self) -> Result<PublicKeys, kube::Error> {
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), &self.operator.0);
+        Ok(published(&maps.get(DECISION_KEYS).await?.data.unwrap_or_default()))
+    }
+
+    /// Who may speak for people, as this cluster's API servers have published it.
+    pub(crate) async fn front(&self) -> Result<Front, String> {
+        let maps = Api::<ConfigMap>::namespaced(self.client.clone(), "kube-system");
+        let map = maps.get(FRONT).await.map_err(|error| error.to_string())?;
+        Front::of(&map.data.unwrap_or_default()).map_err(|error| format!("ConfigMap kube-system/{FRONT}: {error}"))
+    }
+
+    /// The tenant of a namespace; `None` where there is no such namespace.
+    pub(crate) async fn tenant_of(&self, namespace: &str) -> Result<Option<TenantId>, String> {
+        match tokio::time::timeout(PATIENCE, self.tenant(namespace)).await {
+            Ok(Ok(tenant)) => Ok(Some(tenant)),
+            Ok(Err(ReviewError::Refused(_))) => Ok(None),
+            Ok(Err(ReviewError::Away(reason))) => Err(reason),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+
+    /// The release's namespace: the operator's, and the ledger's own.
+    pub(crate) fn release_namespace(&self) -> &str {
+        &self.operator.0
     }
 
     /// The claims of a token.
@@ -212,45 +246,6 @@ impl Kubernetes {
         let mapped = found.metadata.labels.as_ref().and_then(|labels| labels.get(TENANT));
         TenantId::new(mapped.map_or(namespace, String::as_str)).map_err(unknown)
     }
-}
-
-/// Where the operator finds the ledger's CA, and what it hands out under the same name.
-const TRUST: &str = "kybernis-trust";
-const TRUST_KEY: &str = "ca.pem";
-/// Who writes it, as server-side apply keeps account.
-const MANAGER: &str = "kybernis-ledger";
-
-/// Why the CA is not published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// Its file.
-    #[error("{path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The API server.
-    #[error("the ConfigMap {TRUST} cannot be written")]
-    Api(#[from] kube::Error),
-}
-
-/// Puts the ledger's CA where the operator finds it.
-///
-/// # Errors
-/// When the file cannot be read or the ConfigMap cannot be written.
-pub async fn publish_ca(client: &Client, namespace: &str, file: &Path) -> Result<(), PublishError> {
-    let pem = std::fs::read_to_string(file).map_err(|source| PublishError::File { path: file.into(), source })?;
-    let map = ConfigMap {
-        metadata: ObjectMeta { name: Some(TRUST.to_owned()), ..ObjectMeta::default() },
-        data: Some(BTreeMap::from([(TRUST_KEY.to_owned(), pem)])),
-        ..ConfigMap::default()
-    };
-    let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    maps.patch(TRUST, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&map)).await?;
-    Ok(())
 }
 
 /// When a token for `audience` runs out, in Unix seconds, by its own word (RFC 7519, 4.1.3 and 4.1.4), which nobody has checked yet.

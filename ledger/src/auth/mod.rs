@@ -2,8 +2,12 @@
 //!
 //! On a laptop the ledger's own key vouches for callers, in a cluster Kubernetes does.
 
+mod front;
 mod identity;
+mod keys;
 mod kubernetes;
+mod publish;
+mod published;
 mod token;
 
 use std::collections::BTreeMap;
@@ -13,7 +17,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use kybernis_core::ids::{AgentId, PersonId, RunId, TenantId};
 use serde::{Deserialize, Serialize};
 
-pub use self::kubernetes::{Kubernetes, KubernetesSettings, publish_ca};
+pub(crate) use self::front::{Front, Stranger};
+pub(crate) use self::keys::{DecisionKeys, Unbelieved};
+pub use self::kubernetes::{Kubernetes, KubernetesSettings};
+pub use self::publish::{PublishError, publish_api_ca, publish_ca};
+pub(crate) use self::published::Published;
 pub use self::token::TokenKey;
 
 /// Longest token that is looked at.

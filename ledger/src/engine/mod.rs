@@ -33,7 +33,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::batch::{Answer, Ask};
+use crate::gates::TenantGates;
 use crate::journal::{Blob, Journal, JournalError};
+use crate::metrics::TenantMetrics;
 use crate::vault::{Vault, VaultError};
 
 /// Calls that wait for the writer; more wait in their own connections.
@@ -64,6 +66,15 @@ impl Default for Settings {
             tick: Duration::from_millis(100),
         }
     }
+}
+
+/// Who hears of what a writer does.
+#[derive(Debug, Default)]
+pub(crate) struct Observers {
+    /// Of gates; nobody on a laptop.
+    pub(crate) gates: Option<TenantGates>,
+    /// Of everything, in numbers.
+    pub(crate) metrics: TenantMetrics,
 }
 
 /// Why the engine cannot serve.
@@ -133,18 +144,20 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Takes the journal's epoch, folds what it holds, and starts the writer. The task ends when every handle is gone, or
+    /// Takes the journal's epoch, folds what it holds, and starts the writer, which tells `observers` what it does.
+    /// The task ends when every handle is gone, or
     /// with the error that made it stop serving.
-    pub async fn open(
+    pub(crate) async fn open(
         journal: Arc<dyn Journal>,
         vault: Arc<Vault>,
         policy: watch::Receiver<PolicyDigest>,
+        observers: Observers,
         settings: Settings,
     ) -> Result<(Self, JoinHandle<Result<(), EngineError>>), EngineError> {
         let probers = Arc::new(Mutex::new(HashMap::new()));
         let (asks, queue) = mpsc::channel(QUEUE);
         let engine = Self { asks, journal: Arc::clone(&journal), vault: Arc::clone(&vault), probers: Arc::clone(&probers) };
-        let writer = writer::Writer::open(journal, vault, policy, probers, settings).await?;
+        let writer = writer::Writer::open(journal, vault, policy, probers, observers, settings).await?;
         Ok((engine, tokio::spawn(writer.run(queue))))
     }
 

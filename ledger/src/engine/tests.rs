@@ -2,22 +2,17 @@
 
 mod agents;
 mod answers;
+mod gates;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kybernis_core::ids::{
-    BodyDigest, DecisionId, Fingerprint, GateId, KeyDigest, Meaning, PersonId, Principal, RequestDigest, SpanId, ToolName,
-};
+use kybernis_core::ids::{GateId, PersonId, RequestDigest, SpanId};
 use kybernis_core::ksp::{KspEvent, SpanStart, SpanType};
-use kybernis_core::machine::{
-    Approval, Decide, DerivedMode, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, Observation, Seen, SettleOutcome, StoredAnswer,
-};
+use kybernis_core::machine::{Approval, DoubtCause, GateVerdict, Grant, KeyLevel, NotSentProof, Observation, Seen, SettleOutcome};
 
 use super::*;
+use crate::fixtures::*;
 use crate::journal::{Append, Epoch, Fault, Head, MemoryJournal, Pending};
-
-const POLICY: PolicyDigest = PolicyDigest::from_bytes([9; 32]);
-const BODY: &[u8] = b"{\"order\":1}";
 
 struct Rig {
     engine: Engine,
@@ -78,76 +73,8 @@ async fn rig_on(journal: Arc<Counted>, folder: tempfile::TempDir) -> Rig {
     let vault = Arc::new(Vault::open(folder.path()).unwrap());
     let (policy, watch) = watch::channel(POLICY);
     let settings = Settings { tick: Duration::from_millis(5), ..Settings::default() };
-    let (engine, _) = Engine::open(Arc::clone(&journal) as Arc<dyn Journal>, vault, watch, settings).await.unwrap();
+    let (engine, _) = Engine::open(Arc::clone(&journal) as Arc<dyn Journal>, vault, watch, Observers::default(), settings).await.unwrap();
     Rig { engine, journal, _policy: policy, _folder: folder }
-}
-
-fn agent() -> AgentId {
-    AgentId::new("trader").unwrap()
-}
-
-fn boot() -> BootId {
-    BootId::new("boot-1").unwrap()
-}
-
-/// A Decide of one key, under a decision id of its own.
-fn call(key: u8, decision: &str) -> DecideParts {
-    let decide = Decide {
-        boot: boot(),
-        decision: DecisionId::new(decision).unwrap(),
-        agent: agent(),
-        run: RunId::new("run-1").unwrap(),
-        explicit_run: false,
-        span: SpanId::new(&format!("span-{decision}")).unwrap(),
-        parent_span: None,
-        tool: ToolName::new("orders").unwrap(),
-        action: "POST broker.test/v1/orders".to_owned(),
-        level: KeyLevel::Tool,
-        keys: vec![KeyDigest::from_bytes([key; 32])],
-        key_hint: "order:1".to_owned(),
-        meaning: Meaning::from_bytes([key; 32]),
-        fingerprint: Some(Fingerprint::from_bytes([key; 32])),
-        principal: Principal::from_bytes([1; 32]),
-        derived: DerivedMode::Default,
-        derived_window: Millis::from_secs(600),
-        retention: Millis::from_secs(72 * 3600),
-        probe: None,
-        policy: POLICY,
-        policy_id: String::new(),
-        approval: None,
-        attempt: 1,
-        adopts: None,
-        notes: std::collections::BTreeMap::new(),
-        observed: Vec::new(),
-        lease: Millis::from_secs(30),
-        patience_over: false,
-        audit: false,
-    };
-    DecideParts { decide, probe_request: None, wait: Millis::from_secs(5), hold: Millis::new(0) }
-}
-
-fn settle(grant: &Grant, outcome: SettleOutcome) -> Settle {
-    Settle {
-        boot: boot(),
-        effect: grant.effect.clone(),
-        fence: grant.fence,
-        outcome,
-        fingerprint: None,
-        latency: Millis::new(3),
-        bytes_out: 10,
-        bytes_in: 11,
-    }
-}
-
-fn completed() -> SettleOutcome {
-    SettleOutcome::Completed(StoredAnswer {
-        status: 201,
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        trailers: Vec::new(),
-        digest: BodyDigest::from_bytes([7; 32]),
-        len: BODY.len() as u64,
-        stored: true,
-    })
 }
 
 async fn granted(engine: &Engine, parts: DecideParts) -> Grant {

@@ -18,7 +18,7 @@ use super::grantees::Grantees;
 use super::index::{self, Index};
 use super::presence::Presence;
 use super::waiting::{Obstacle, Parked, Waiting};
-use super::{EngineError, Prober, Settings};
+use super::{EngineError, Observers, Prober, Settings};
 use crate::journal::{Append, Blob, Epoch, Head, Journal, JournalError};
 use crate::vault::Vault;
 
@@ -94,6 +94,7 @@ pub(super) struct Writer {
     pub(super) vault: Arc<Vault>,
     pub(super) policy: watch::Receiver<PolicyDigest>,
     pub(super) probers: Arc<Mutex<HashMap<u64, Prober>>>,
+    observers: Observers,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     epoch: Epoch,
@@ -111,14 +112,18 @@ impl Writer {
         vault: Arc<Vault>,
         policy: watch::Receiver<PolicyDigest>,
         probers: Arc<Mutex<HashMap<u64, Prober>>>,
+        observers: Observers,
         settings: Settings,
     ) -> Result<Self, EngineError> {
         let (epoch, head) = journal.acquire().await?;
         let (clock, state, index) = (Clock::start(), State::default(), Index::default());
         let (grantees, parked, presence) = (Grantees::default(), Parked::default(), Presence::default());
-        let mut writer = Self { journal, vault, policy, probers, settings, clock, epoch, head, state, index, grantees, parked, presence };
+        let mut writer =
+            Self { journal, vault, policy, probers, observers, settings, clock, epoch, head, state, index, grantees, parked, presence };
         writer.refold().await?;
+        writer.tell();
         writer.sweep().await;
+        writer.observers.metrics.open();
         Ok(writer)
     }
 
@@ -189,20 +194,35 @@ impl Writer {
         while !staged.events.is_empty() {
             let events = index::encode(&staged.events);
             let append = Append { epoch: self.epoch, expected: self.head, events, blobs: std::mem::take(&mut staged.blobs) };
+            let begun = Instant::now();
             match self.journal.append(append).await {
                 Ok(head) => {
+                    self.observers.metrics.committed(begun.elapsed());
                     self.head = head;
                     break;
                 }
                 Err(JournalError::Unknown(reason)) => {
+                    self.observers.metrics.unknown();
                     tracing::warn!(reason, "an append's fate is unknown: reading the journal again before anything is answered");
                     staged = self.recover(staged).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        // Ahead of the answers: whoever has one sees what it led to.
+        self.tell();
         self.answer(staged).await;
         Ok(())
+    }
+
+    /// Says what has changed; all that there is, once memory was built anew. Only where what memory holds is durable.
+    fn tell(&mut self) {
+        let touched = self.state.take_touched_gates();
+        let now = self.clock.now(self.state.last_ts());
+        if let Some(gates) = &mut self.observers.gates {
+            gates.tell(&self.state, touched, now);
+        }
+        self.observers.metrics.in_doubt(self.state.effects_in_doubt());
     }
 
     /// Drops memory, takes the epoch (which orders or kills the append), folds what is durable and decides the batch again.

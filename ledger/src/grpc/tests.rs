@@ -18,7 +18,7 @@ use tonic::body::Body;
 use super::boot::BOOT_MAX;
 use super::*;
 use crate::auth::{Claims, Role, TokenKey};
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Observers, Settings};
 use crate::journal::{Journal as _, MemoryJournal};
 use crate::vault::Vault;
 
@@ -40,7 +40,8 @@ impl Rig {
         let set = InForce::new(&PolicySet::default(), BTreeMap::new()).unwrap();
         let policy = set.digest.as_bytes().to_vec();
         let closing = CancellationToken::new();
-        let (tenant, _) = Tenant::over(Arc::clone(&journal) as Arc<_>, vault, Settings::default(), closing.clone()).await.unwrap();
+        let (tenant, _) =
+            Tenant::over(Arc::clone(&journal) as Arc<_>, vault, Observers::default(), Settings::default(), closing.clone()).await.unwrap();
         tenant.program(set);
         let engine = tenant.engine.clone();
         let service = Service::new(Auth::Key(Arc::clone(&tokens)), Tenants::One(tenant), Fleet::new());

@@ -8,17 +8,23 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use futures::StreamExt as _;
 use kybernis_core::ids::{PolicyDigest, TenantId, is_dns_label};
 use kybernis_core::policy::{PolicyError, PolicySet};
 use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Tenant, TenantError};
-use crate::engine::{self, EngineError};
+use crate::engine::{self, EngineError, Observers};
+use crate::gates::Gates;
+use crate::metrics::{Metrics, TenantMetrics};
 use crate::policy::{self, InForce, Secrets};
 
 /// A thread and a file each: more than any cluster of ours has been tried with.
 const TENANTS_MAX: usize = 1000;
+
+/// Journals that are read at a time when the ledger starts: reading keeps a core and a disk busy, and more would only take more memory.
+const OPENING: usize = 8;
 
 /// A tenant, once it is open.
 type Cell = OnceCell<Arc<Tenant>>;
@@ -29,6 +35,8 @@ pub(crate) struct Folders {
     root: Arc<PathBuf>,
     settings: engine::Settings,
     closing: CancellationToken,
+    gates: Gates,
+    metrics: Arc<Metrics>,
     open: Arc<Mutex<HashMap<TenantId, Arc<Cell>>>>,
     threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
@@ -36,19 +44,32 @@ pub(crate) struct Folders {
 impl Folders {
     /// Tenants whose streams end when `closing` is cancelled.
     pub(crate) fn new(root: PathBuf, settings: engine::Settings, closing: CancellationToken) -> Self {
-        Self { root: Arc::new(root), settings, closing, open: Arc::default(), threads: Arc::default() }
+        let (open, threads, metrics) = (Arc::default(), Arc::default(), Arc::default());
+        Self { root: Arc::new(root), settings, closing, gates: Gates::new(), metrics, open, threads }
+    }
+
+    /// The gates of all that are open, and of those that were.
+    pub(crate) const fn gates(&self) -> &Gates {
+        &self.gates
+    }
+
+    /// What all count together.
+    pub(crate) const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Opens those that are there, because leases and gates run out whether or not anybody calls.
     pub(crate) async fn open_all(&self) -> std::io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&*self.root)?;
-        for entry in std::fs::read_dir(&*self.root)? {
-            let name = entry?.file_name();
-            let Some(Ok(tenant)) = name.to_str().map(TenantId::new) else { continue };
-            if let Err(error) = self.of(&tenant).await {
-                tracing::error!(%error, "a tenant's records are closed");
-            }
-        }
+        let names = std::fs::read_dir(&*self.root)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
+        let names = names.iter().filter_map(|name| TenantId::new(name.to_str()?).ok());
+        futures::stream::iter(names)
+            .for_each_concurrent(OPENING, async |tenant| {
+                if let Err(error) = self.of(&tenant).await {
+                    tracing::error!(%error, "a tenant's records are closed");
+                }
+            })
+            .await;
         Ok(())
     }
 
@@ -79,6 +100,12 @@ impl Folders {
         opening.await.unwrap_or(Err(TenantError::Stopping))
     }
 
+    /// The tenant of this name, if anything of it is on record: whoever only asks makes none.
+    pub(crate) async fn known(&self, name: &TenantId) -> Result<Option<Arc<Tenant>>, TenantError> {
+        let is_there = is_dns_label(name.as_str()) && tokio::fs::try_exists(self.root.join(name.as_str())).await.unwrap_or(false);
+        if is_there { self.of(name).await.map(Some) } else { Ok(None) }
+    }
+
     /// Takes a set into force, and keeps it for the next start.
     pub(crate) async fn program(&self, name: &TenantId, set: &PolicySet, secrets: Secrets) -> Result<PolicyDigest, ProgramError> {
         let in_force = InForce::new(set, secrets).map_err(ProgramError::Policy)?;
@@ -96,13 +123,14 @@ impl Folders {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let (tenants, name, cell) = (self.clone(), name.clone(), Arc::downgrade(cell));
         let closing = self.closing.child_token();
+        let observers = Observers { gates: Some(self.gates.of(name.clone())), metrics: TenantMetrics::of(&self.metrics) };
         let thread = thread::Builder::new().name(format!("tenant {name}")).spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(tell.send(Err(error.into()))),
             };
             runtime.block_on(async {
-                let writer = match Tenant::open(&folder, settings, closing.clone()).await {
+                let writer = match Tenant::open(&folder, observers, settings, closing.clone()).await {
                     Err(error) => return drop(tell.send(Err(error.into()))),
                     Ok((tenant, writer)) => {
                         match policy::recall(&folder) {

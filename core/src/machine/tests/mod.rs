@@ -4,6 +4,7 @@ mod aging;
 mod gates;
 mod outcome;
 mod second_call;
+mod words;
 
 use std::collections::BTreeMap;
 
