@@ -11,6 +11,7 @@ use kybernis_core::ids::PolicyDigest;
 use tokio::time::Instant;
 
 use crate::build::{Built, Program};
+use crate::facts::Trust;
 use crate::ledger::{Link, ProgramError};
 use crate::metrics::Metrics;
 use crate::validate::{Plan, Secrets, Validated};
@@ -19,6 +20,8 @@ use crate::validate::{Plan, Secrets, Validated};
 pub(crate) const TRUST: &str = "kybernis-trust";
 /// Its key.
 pub(crate) const TRUST_KEY: &str = "ca.pem";
+/// The same for roots that vouch for far sides.
+pub(crate) const ROOTS_KEY: &str = "roots.pem";
 /// The label on what is ours in namespaces that are not.
 pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "kybernis");
 /// Who writes, as server-side apply keeps account.
@@ -80,12 +83,14 @@ pub(crate) struct Programmer {
 }
 
 /// What a tenant's sidecars should run with, and how far the ledger is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expected {
     /// The digest of a sidecar that is up to date; `None` where nobody is.
     pub(crate) digest: Option<PolicyDigest>,
     /// What keeps it from its sidecars.
     pub(crate) trouble: Option<Trouble>,
+    /// Why the set has the namespace's own objects as they last held, and not as they are.
+    pub(crate) behind: Option<String>,
     /// Until when sidecars may still be about to take it.
     pub(crate) fresh_until: Option<Instant>,
 }
@@ -165,38 +170,40 @@ impl Programmer {
         let cluster = validated.cluster.set.as_ref().map(|set| set.cluster());
         let of = |(tenant, plan): (&String, &Plan)| {
             let taken = self.taken.get(tenant);
-            let (digest, trouble) = match plan {
+            let (digest, trouble, behind) = match plan {
                 Plan::Held(why) => {
                     // Its sidecars run with the release's objects as they are now, unless those have changed since.
                     let last = taken.filter(|taken| Some(taken.cluster) == cluster).map(|taken| taken.digest);
-                    (last, Some(Trouble::Held(why.clone())))
+                    (last, Some(Trouble::Held(why.clone())), None)
                 }
-                Plan::Holds { set, .. } => {
-                    let digest = set.digest();
-                    let refused = self.refused.get(tenant).filter(|refused| refused.digest == digest);
-                    let trouble = match (taken.filter(|taken| taken.digest == digest), refused) {
-                        (_, Some(refused)) => Some(Trouble::Refused(refused.why.clone())),
-                        (Some(_), None) => None,
-                        (None, None) => Some(Trouble::Unsent(self.away.clone())),
-                    };
-                    (Some(digest), trouble)
-                }
+                Plan::Holds { set, .. } => (Some(set.digest()), self.unsent(tenant, set.digest()), None),
+                Plan::Behind { set, why, .. } => (Some(set.digest()), self.unsent(tenant, set.digest()), Some(why.clone())),
             };
             let fresh_until = taken.filter(|taken| Some(taken.digest) == digest).map(|taken| taken.at + GRACE);
-            (tenant.clone(), Expected { digest, trouble, fresh_until })
+            (tenant.clone(), Expected { digest, trouble, behind, fresh_until })
         };
         validated.tenants.iter().map(of).collect()
+    }
+
+    /// Why the ledger does not have this set.
+    fn unsent(&self, tenant: &str, digest: PolicyDigest) -> Option<Trouble> {
+        let refused = self.refused.get(tenant).filter(|refused| refused.digest == digest);
+        match (self.taken.get(tenant).filter(|taken| taken.digest == digest), refused) {
+            (_, Some(refused)) => Some(Trouble::Refused(refused.why.clone())),
+            (Some(_), None) => None,
+            (None, None) => Some(Trouble::Unsent(self.away.clone())),
+        }
     }
 }
 
 /// Makes and mends the copies of the ledger's CA. Whether all of them are right now. A copy is never removed: it is a public
 /// certificate, and a pod that starts later may mount it.
 pub(crate) async fn trust(client: &kube::Client, built: &Built, metrics: &Metrics) -> bool {
-    let Some((ca, namespaces)) = &built.trust else { return true };
+    let Some((trust, namespaces)) = &built.trust else { return true };
     let failed: BTreeSet<String> = futures::stream::iter(namespaces.clone())
         .map(|namespace| async move {
             let maps = Api::<ConfigMap>::namespaced(client.clone(), &namespace);
-            let (params, map) = (PatchParams::apply(MANAGER).force(), Patch::Apply(trust_map(ca)));
+            let (params, map) = (PatchParams::apply(MANAGER).force(), Patch::Apply(trust_map(trust)));
             let written = in_time(maps.patch(TRUST, &params, &map)).await;
             metrics.trust_writes.count(&written);
             match written {
@@ -214,15 +221,16 @@ pub(crate) async fn trust(client: &kube::Client, built: &Built, metrics: &Metric
     failed.is_empty()
 }
 
-fn trust_map(ca: &str) -> ConfigMap {
+fn trust_map(trust: &Trust) -> ConfigMap {
     let (label, value) = MANAGED_BY;
+    let files = std::iter::once((TRUST_KEY, &trust.ca)).chain(trust.roots.as_ref().map(|roots| (ROOTS_KEY, roots)));
     ConfigMap {
         metadata: ObjectMeta {
             name: Some(TRUST.to_owned()),
             labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
             ..ObjectMeta::default()
         },
-        data: Some(BTreeMap::from([(TRUST_KEY.to_owned(), ca.to_owned())])),
+        data: Some(files.map(|(key, pem)| (key.to_owned(), pem.clone())).collect()),
         ..ConfigMap::default()
     }
 }

@@ -7,7 +7,7 @@ use kybernis_core::ids::PolicyDigest;
 use kybernis_core::policy::{Level, PolicySet};
 use kybernis_proto::v1;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Trust};
 use crate::validate::{Plan, Secrets, Validated};
 
 /// A set, with its name and the bytes that are sent.
@@ -76,23 +76,25 @@ impl Program {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Built {
     pub(crate) programs: BTreeMap<String, Program>,
-    /// Namespaces whose copy of the ledger's CA is to be made or mended, and the CA.
-    pub(crate) trust: Option<(String, Vec<String>)>,
+    /// What sidecars are to trust, and the namespaces whose copy of it is to be made or mended.
+    pub(crate) trust: Option<(Trust, Vec<String>)>,
 }
 
 /// Builds.
 pub(crate) fn build(facts: &Facts, validated: &Validated) -> Built {
     let programs = validated.tenants.iter().filter_map(|(tenant, plan)| match plan {
-        Plan::Holds { set, secrets } => Some((tenant.clone(), Program { set: Arc::clone(set), secrets: Arc::clone(secrets) })),
+        Plan::Holds { set, secrets } | Plan::Behind { set, secrets, .. } => {
+            Some((tenant.clone(), Program { set: Arc::clone(set), secrets: Arc::clone(secrets) }))
+        }
         Plan::Held(_) => None,
     });
-    let trust = facts.ca.as_ref().map(|ca| {
+    let trust = facts.trust.as_ref().map(|trust| {
         let wrong = |namespace: &&String| {
             let copy = facts.copies.get(*namespace);
-            let right = copy.is_some_and(|copy| copy.ours && copy.ca.as_ref() == Some(ca));
+            let right = copy.is_some_and(|copy| copy.ours && copy.trust.as_ref() == Some(trust));
             !right && !facts.namespaces.get(*namespace).is_none_or(|found| found.terminating)
         };
-        (ca.clone(), validated.namespaces.keys().filter(wrong).cloned().collect())
+        (trust.clone(), validated.namespaces.keys().filter(wrong).cloned().collect())
     });
     Built { programs: programs.collect(), trust }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Facts {
     /// Namespaces with an injected pod.
     pub(crate) injected: BTreeSet<String>,
     pub(crate) secrets: BTreeMap<SecretName, SecretState>,
-    /// The ledger's CA in PEM, once the ledger has published it.
-    pub(crate) ca: Option<String>,
+    /// What sidecars are to trust, once the ledger has published its CA.
+    pub(crate) trust: Option<Trust>,
     /// What each namespace has of it.
     pub(crate) copies: BTreeMap<String, TrustCopy>,
 }
@@ -88,10 +88,19 @@ impl Facts {
     }
 }
 
-/// A namespace's copy of the ledger's CA.
+/// What sidecars are to trust, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trust {
+    /// The ledger's CA.
+    pub(crate) ca: String,
+    /// Roots that vouch for far sides beside the public ones.
+    pub(crate) roots: Option<String>,
+}
+
+/// A namespace's copy of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrustCopy {
-    pub(crate) ca: Option<String>,
+    pub(crate) trust: Option<Trust>,
     /// Whether it bears our label.
     pub(crate) ours: bool,
 }

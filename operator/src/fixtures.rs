@@ -87,3 +87,32 @@ pub(crate) fn live(tenant: &str, instance: &str, digest: &[u8], error: &str) -> 
 pub(crate) fn now(second: i64) -> Now {
     Now { wall: Timestamp::from_second(second).unwrap(), steady: Instant::now() }
 }
+
+/// A gate of an agent in `trading` that waits for two people.
+pub(crate) fn gate(name: &str) -> v1::GateState {
+    v1::GateState {
+        tenant: "trading".to_owned(),
+        gate: name.to_owned(),
+        kind: v1::GateKind::Approval.into(),
+        agent: "trading/trader/Deployment/trader".to_owned(),
+        run: "run-1".to_owned(),
+        span: "span-1".to_owned(),
+        tool: "broker-orders".to_owned(),
+        action: "POST broker.example.com/v1/orders".to_owned(),
+        summary: "qty=500 symbol=AAPL".to_owned(),
+        digest: vec![7; 32],
+        policy: "trading/large-orders".to_owned(),
+        required: 2,
+        class: "desk-heads".to_owned(),
+        expires_at_ms: Some(4_102_444_800_999),
+        phase: v1::GatePhase::Pending.into(),
+        opened_at_ms: 1_000_000_000,
+        ended_at_ms: None,
+        votes: Vec::new(),
+    }
+}
+
+/// A word on a gate.
+pub(crate) fn vote(person: &str, verdict: v1::GateVerdict, reason: &str) -> v1::GateVote {
+    v1::GateVote { person: person.to_owned(), verdict: verdict.into(), reason: reason.to_owned(), at_ms: 1_700_000_000_123 }
+}

@@ -3,15 +3,23 @@
 //!
 //! One pass over the cluster goes through phases, a file each: `dereference` gathers, `validate` judges, `build` names what is
 //! to be sent, `apply` sends it, `status` tells people. Only the first and the last two hold a client.
+//!
+//! The other way go gates: `gates` shows those of the ledger as objects, in the same phases, and `decisions` brings people's words on
+//! them to the ledger.
 
 mod admin;
 mod apply;
 mod backoff;
 mod build;
+mod decisions;
 mod dereference;
+mod events;
 mod facts;
 #[cfg(test)]
+mod fake_api;
+#[cfg(test)]
 mod fixtures;
+mod gates;
 mod kinds;
 mod lead;
 mod ledger;
@@ -19,8 +27,11 @@ mod metrics;
 mod object;
 mod reason;
 mod reconcile;
+#[cfg(test)]
+mod scale;
 mod status;
 mod validate;
+mod wake;
 mod watch;
 
 use std::future::Future;
@@ -30,23 +41,26 @@ use std::sync::Arc;
 use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use self::decisions::Clerk;
+use self::gates::Keeper;
 use self::ledger::Ledger;
 pub use self::ledger::LedgerSettings;
 use self::metrics::Metrics;
 use self::reconcile::Reconciler;
 use self::status::write::Writer;
+use self::wake::Wakes;
 use self::watch::{Secrets, Watches};
 
 /// What the operator must know.
 #[derive(Clone)]
 pub struct Settings {
     /// The API server, as the operator's ServiceAccount. It must be allowed, in every namespace: to list and watch the four kinds,
-    /// Namespaces and Pods; to list and watch the Secrets that probes name; to patch the kinds' `status`; to list, watch, create and
-    /// patch ConfigMaps named `kybernis-trust`; to create and patch Events (events.k8s.io). And in its own: to get, create and update
-    /// Leases.
+    /// Namespaces and Pods; to list and watch the Secrets that probes name; to patch the kinds' `status`; to get, list, watch, create
+    /// and delete Gates, and to patch their `status`; to list and watch GateDecisions, and to patch their `status`; to list, watch,
+    /// create and patch ConfigMaps named `kybernis-trust`; to create and patch Events (events.k8s.io). And in its own: to get, create
+    /// and update Leases.
     pub client: Client,
     /// The release's own namespace: its objects hold for the whole cluster, and the Lease and the ledger's CA lie there.
     pub namespace: String,
@@ -54,6 +68,8 @@ pub struct Settings {
     pub identity: String,
     /// The ledger.
     pub ledger: LedgerSettings,
+    /// PEM of roots that sidecars are to trust beside the public ones.
+    pub extra_roots: Option<String>,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub admin: SocketAddr,
 }
@@ -90,16 +106,17 @@ pub enum Error {
 /// # Errors
 /// When the admin port cannot be opened, or a part of the operator panics: then the process should start anew.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    let Settings { client, namespace, identity, ledger: ledger_settings, admin } = settings;
+    let Settings { client, namespace, identity, ledger: ledger_settings, extra_roots, admin } = settings;
     let listener = TcpListener::bind(admin).await.map_err(|source| Error::Admin { address: admin, source })?;
-    let (metrics, wake) = (Arc::new(Metrics::default()), Arc::new(Notify::new()));
+    let (metrics, wakes) = (Arc::new(Metrics::default()), Wakes::default());
     let mut parts = JoinSet::new();
 
-    let (watches, tasks) = Watches::new(&client, &wake, &metrics);
-    for task in tasks {
+    let (watches, tasks) = Watches::new(&client, &wakes, &metrics);
+    let (gate_watches, gate_tasks) = watches.gates(&client, &wakes, &metrics);
+    for task in tasks.into_iter().chain(gate_tasks) {
         parts.spawn(task);
     }
-    let ledger = Ledger::new(Arc::clone(&wake));
+    let ledger = Ledger::new(wakes.clone());
     parts.spawn(ledger.clone().follow(ledger_settings, Arc::clone(&metrics)));
     let (ready, is_ready) = tokio::sync::watch::channel(false);
     parts.spawn(admin::serve(listener, Arc::clone(&metrics), is_ready));
@@ -107,15 +124,42 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let standing = lead::stand(client.clone(), namespace.clone(), identity.clone(), Arc::new(tell_lead), Arc::clone(&metrics));
     parts.spawn(standing);
     let reporter = Reporter { controller: "kybernis.io/operator".to_owned(), instance: Some(identity.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    parts.spawn(
+        Keeper {
+            client: client.clone(),
+            watches: gate_watches.clone(),
+            ledger: ledger.clone(),
+            recorder: recorder.clone(),
+            metrics: Arc::clone(&metrics),
+            wake: Arc::clone(&wakes.gates),
+            leads: leads.clone(),
+            moment: gates::MOMENT,
+        }
+        .run(),
+    );
+    parts.spawn(
+        Clerk {
+            client: client.clone(),
+            watches: gate_watches,
+            ledger: ledger.clone(),
+            recorder: recorder.clone(),
+            metrics: Arc::clone(&metrics),
+            wake: Arc::clone(&wakes.decisions),
+            leads: leads.clone(),
+        }
+        .run(),
+    );
     let reconciler = Reconciler {
         client: client.clone(),
         release: namespace.clone(),
+        extra_roots,
         watches,
-        secrets: Secrets::new(client.clone(), Arc::clone(&wake), Arc::clone(&metrics)),
+        secrets: Secrets::new(client.clone(), Arc::clone(&wakes.policies), Arc::clone(&metrics)),
         ledger,
-        writer: Writer::new(client.clone(), Recorder::new(client.clone(), reporter)),
+        writer: Writer::new(client.clone(), recorder),
         metrics,
-        wake,
+        wake: wakes.policies,
         leads,
         ready,
     };

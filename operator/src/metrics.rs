@@ -88,6 +88,13 @@ impl Durations {
     }
 }
 
+/// People's words on gates, by what became of them.
+#[derive(Debug, Default)]
+pub(crate) struct Decisions {
+    pub(crate) recorded: Number,
+    pub(crate) refused: Number,
+}
+
 /// Everything that is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -104,6 +111,10 @@ pub(crate) struct Metrics {
     pub(crate) tenants_held: Number,
     pub(crate) objects: Number,
     pub(crate) objects_refused: Number,
+    pub(crate) gates_open: Number,
+    pub(crate) gate_restarts: Number,
+    pub(crate) gate_writes: Outcomes,
+    pub(crate) decisions: Decisions,
 }
 
 impl Metrics {
@@ -117,6 +128,7 @@ impl Metrics {
             ("kyb_operator_tenants_held", "Tenants that an object holds back.", &self.tenants_held),
             ("kyb_operator_objects", "Objects that people have written.", &self.objects),
             ("kyb_operator_objects_refused", "Objects that are not accepted.", &self.objects_refused),
+            ("kyb_operator_gates_open", "Gates that wait for people.", &self.gates_open),
         ];
         for (name, help, number) in gauges {
             single(&mut text, name, "gauge", help, number.get());
@@ -124,11 +136,19 @@ impl Metrics {
         single(&mut text, "kyb_operator_watch_errors_total", "counter", "Watches that broke and begin anew.", self.watch_errors.get());
         let help = "Streams of sidecars that began anew because a change was lost.";
         single(&mut text, "kyb_operator_fleet_restarts_total", "counter", help, self.fleet_restarts.get());
+        let help = "Streams of gates that began anew because a change was lost.";
+        single(&mut text, "kyb_operator_gate_restarts_total", "counter", help, self.gate_restarts.get());
+        let name = "kyb_operator_gate_decisions_total";
+        head(&mut text, name, "counter", "People's words on gates.");
+        for (outcome, number) in [("recorded", &self.decisions.recorded), ("refused", &self.decisions.refused)] {
+            line(&mut text, &format!("{name}{{outcome=\"{outcome}\"}}"), number.get());
+        }
         let by_outcome = [
             ("kyb_operator_reconciles_total", "Passes over the cluster.", &self.reconciles),
             ("kyb_operator_programs_total", "Sets that were sent to the ledger.", &self.programs),
             ("kyb_operator_status_writes_total", "Statuses that were written.", &self.status_writes),
             ("kyb_operator_trust_writes_total", "Copies of the ledger's CA that were written.", &self.trust_writes),
+            ("kyb_operator_gate_writes_total", "Gates that were made, told or removed, and decisions that were told.", &self.gate_writes),
         ];
         for (name, help, outcomes) in by_outcome {
             head(&mut text, name, "counter", help);
@@ -176,6 +196,8 @@ mod tests {
         let text = metrics.text();
         for line in [
             "kyb_operator_leading 0",
+            "kyb_operator_gates_open 0",
+            "kyb_operator_gate_decisions_total{outcome=\"refused\"} 0",
             "kyb_operator_programs_total{outcome=\"done\"} 1",
             "kyb_operator_programs_total{outcome=\"failed\"} 1",
             "kyb_operator_reconcile_duration_seconds_bucket{le=\"0.025\"} 0",

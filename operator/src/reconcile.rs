@@ -25,12 +25,13 @@ const QUIET: Duration = Duration::from_millis(200);
 /// A burst that does not end is looked at this often.
 const MOST: Duration = Duration::from_secs(2);
 /// Without any change the cluster is looked at this often all the same: what was lost on the way is mended.
-const RESYNC: Duration = Duration::from_secs(300);
+pub(crate) const RESYNC: Duration = Duration::from_secs(300);
 
 /// The loop's tools.
 pub(crate) struct Reconciler {
     pub(crate) client: Client,
     pub(crate) release: String,
+    pub(crate) extra_roots: Option<String>,
     pub(crate) watches: Watches,
     pub(crate) secrets: Secrets,
     pub(crate) ledger: Ledger,
@@ -86,7 +87,7 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, programmer: &mut Programmer, validator: &mut Validator) -> Pass {
-        let facts = Arc::new(dereference(&self.release, &self.watches, &mut self.secrets).await);
+        let facts = Arc::new(dereference(&self.release, self.extra_roots.as_deref(), &self.watches, &mut self.secrets).await);
         let Some(validated) = validate(validator, &facts).await else { return Pass { complete: false, again: None } };
         let built = build(&facts, &validated);
         let link = self.ledger.link();
@@ -97,7 +98,7 @@ impl Reconciler {
         // Sidecars may have taken the sets while the last one was sent.
         let link = self.ledger.link();
         let now = Now { wall: Timestamp::now(), steady: Instant::now() };
-        let view = View { validated: &validated, expected: &expected, fleet: link.fleet.as_deref(), now };
+        let view = View { validated: &validated, expected: &expected, fleet: link.fleet.as_deref(), connected_since: link.since, now };
         let round = self.writer.write(&view, &self.metrics).await;
         // A ledger that is not connected wakes us when it is.
         let programmed = programmed || link.connection.is_none();
@@ -106,7 +107,7 @@ impl Reconciler {
 
     fn count(&self, validated: &Validated, expected: &std::collections::BTreeMap<String, apply::Expected>) {
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let held = |expected: &&apply::Expected| matches!(expected.trouble, Some(apply::Trouble::Held(_)));
+        let held = |expected: &&apply::Expected| expected.behind.is_some() || matches!(expected.trouble, Some(apply::Trouble::Held(_)));
         self.metrics.tenants_programmed.set(number(expected.values().filter(|expected| expected.trouble.is_none()).count()));
         self.metrics.tenants_held.set(number(expected.values().filter(held).count()));
         self.metrics.objects.set(number(validated.objects.len()));
@@ -135,7 +136,7 @@ async fn validate(validator: &mut Validator, facts: &Arc<Facts>) -> Option<Valid
 }
 
 /// Waits until a burst of changes is over.
-async fn settle(wake: &Notify) {
+pub(crate) async fn settle(wake: &Notify) {
     let limit = Instant::now() + MOST;
     while Instant::now() < limit {
         let until = limit.min(Instant::now() + QUIET);

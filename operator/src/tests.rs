@@ -74,7 +74,14 @@ async fn an_api_server_that_is_away_and_one_that_has_forgotten_end_nothing() {
     let ledger =
         LedgerSettings { address: "https://127.0.0.1:1".to_owned(), server_name: "x".to_owned(), ca: nowhere.clone(), token: nowhere };
     let admin = "127.0.0.1:0".parse().unwrap();
-    let settings = Settings { client, namespace: "kybernis-system".to_owned(), identity: "me".to_owned(), ledger, admin };
+    let settings = Settings {
+        client,
+        namespace: "kybernis-system".to_owned(),
+        identity: "me".to_owned(),
+        ledger,
+        extra_roots: Some("ROOTS".to_owned()),
+        admin,
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(run(settings, async {
         let _ = stopped.await;
@@ -83,7 +90,7 @@ async fn an_api_server_that_is_away_and_one_that_has_forgotten_end_nothing() {
     // Everybody asks, and asks again.
     let mut times: HashMap<String, usize> = HashMap::new();
     let patience = Duration::from_secs(60);
-    while times.len() < 8 || times.values().any(|times| *times < 2) {
+    while times.len() < 10 || times.values().any(|times| *times < 2) {
         let (path, _) = tokio::time::timeout(patience, calls.recv()).await.unwrap().unwrap();
         *times.entry(path).or_default() += 1;
     }
@@ -107,7 +114,7 @@ async fn an_api_server_that_is_away_and_one_that_has_forgotten_end_nothing() {
             assert_eq!(words, ["Accepted=True", "Programmed=False", "Ready=False"], "nobody can say who runs with it");
         }
         if path.ends_with("/kybernis-trust") {
-            assert_eq!(body["data"], json!({"ca.pem": "CA"}));
+            assert_eq!(body["data"], json!({"ca.pem": "CA", "roots.pem": "ROOTS"}));
             assert_eq!(body["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "kybernis"}));
         }
     }

@@ -2,25 +2,25 @@
 //! needs, so that building cannot fail.
 //!
 //! Every object is held to the rules of the folder's reader, together with the others that its agents run with: the release's and
-//! its own namespace's. What was found of a namespace is kept until one of those objects changes.
+//! its own namespace's. What was found of a namespace is kept until one of those objects changes. Where a namespace's own do not
+//! hold, those that last held stay in force, under the release's objects as they are now: nobody keeps the cluster's rules off by
+//! breaking an object of his own.
+
+mod judge;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kybernis_core::ids::{DNS_LABEL_MAX, is_dns_label};
-use kybernis_core::policy::{PolicySet, SecretRef, Tool};
-use kybernis_crds::{ManifestError, load_objects, lower_namespace};
-use kybernis_proto::POLICY_SET_MAX;
+use kybernis_core::policy::{SecretRef, Tool};
 use zeroize::Zeroizing;
 
+use self::judge::{Judged, Kept, Mark, judge, marks};
 use crate::build::Lowering;
 use crate::facts::{Facts, TENANT};
 use crate::kinds::{Kind, budget, tool};
 use crate::object::{Key, Object};
 use crate::reason::{Fault, Reason};
-
-/// What a set in JSON may take of the message that brings it; the rest is for the Secrets.
-const SET_BYTES_MAX: usize = POLICY_SET_MAX / 2;
 
 /// The values of the Secrets that a set's probes name.
 pub(crate) type Secrets = BTreeMap<SecretRef, Zeroizing<Vec<u8>>>;
@@ -52,30 +52,19 @@ pub(crate) struct Cluster {
 pub(crate) enum Plan {
     /// It runs with this.
     Holds { set: Arc<Lowering>, secrets: Arc<Secrets> },
+    /// Objects of its own do not hold, the text names them: it runs with those that last held, and the release's of today.
+    Behind { set: Arc<Lowering>, secrets: Arc<Secrets>, why: String },
     /// Its last good set stays in force; the text names the culprit.
     Held(String),
-}
-
-/// What identifies the state of an object for the checks.
-type Mark = (Key, String, i64);
-
-/// Some objects, judged together.
-#[derive(Debug, Default)]
-struct Judged {
-    faults: BTreeMap<Key, Fault>,
-    /// What is wrong with no object of these.
-    stray: Option<String>,
-    /// Where nothing is wrong.
-    set: Option<Arc<Lowering>>,
 }
 
 /// Judges, and remembers what it has judged.
 #[derive(Debug, Default)]
 pub(crate) struct Validator {
     cluster: (Vec<Mark>, Arc<Judged>),
-    namespaces: BTreeMap<String, (Vec<Mark>, Arc<Judged>)>,
-    /// Nothing has been judged yet, not even that there is nothing.
-    begun: bool,
+    /// Counts the states of the release's objects; 0: nothing has been judged yet, not even that there is nothing.
+    epoch: u64,
+    namespaces: BTreeMap<String, Kept>,
 }
 
 impl Validator {
@@ -94,11 +83,13 @@ impl Validator {
         self.namespaces.retain(|namespace, _| by_namespace.contains_key(namespace.as_str()));
         let mut judged = BTreeMap::new();
         for (namespace, own) in &by_namespace {
-            let verdict = self.judge_namespace(facts, namespace, own, &cluster_objects);
+            let kept = self.namespaces.entry((*namespace).to_owned()).or_default();
+            kept.look(own, &cluster_objects, namespace, self.epoch, facts);
+            let verdict = Arc::clone(&kept.judged);
             faults.extend(verdict.faults.clone());
             missing_secrets(facts, &verdict, namespace, &mut faults);
             let held = culprits(&verdict.faults);
-            judged.insert(*namespace, (verdict, held));
+            judged.insert(*namespace, (verdict, held, kept.last_good()));
         }
 
         let namespaces = served(facts);
@@ -115,9 +106,9 @@ impl Validator {
             let plan = match owners.as_slice() {
                 // Its objects go first, and its pods may act until they are gone.
                 _ if is_ending(facts, tenant) => Plan::Held(format!("Namespace {tenant} is being deleted.")),
-                [] => plan(facts, &cluster, None, cluster_held.as_ref()),
+                [] => plan(facts, &cluster, None, None, cluster_held.as_ref()),
                 [owner] => match judged.get(owner) {
-                    Some((verdict, held)) => plan(facts, verdict, held.as_ref(), cluster_held.as_ref()),
+                    Some((verdict, held, last_good)) => plan(facts, verdict, held.as_ref(), last_good.as_ref(), cluster_held.as_ref()),
                     None => continue,
                 },
                 several => {
@@ -140,85 +131,12 @@ impl Validator {
 
     fn judge_cluster(&mut self, facts: &Facts, objects: &[&Arc<Object>]) -> Arc<Judged> {
         let marks = marks(objects);
-        if !self.begun || self.cluster.0 != marks {
+        if self.epoch == 0 || self.cluster.0 != marks {
             self.cluster = (marks, Arc::new(judge(objects, &facts.release, facts)));
-            self.begun = true;
-            self.namespaces.clear();
+            self.epoch += 1;
         }
         Arc::clone(&self.cluster.1)
     }
-
-    fn judge_namespace(&mut self, facts: &Facts, namespace: &str, own: &[&Arc<Object>], cluster: &[&Arc<Object>]) -> Arc<Judged> {
-        let marks = marks(own);
-        if let Some((before, judged)) = self.namespaces.get(namespace)
-            && *before == marks
-        {
-            return Arc::clone(judged);
-        }
-        let together: Vec<&Arc<Object>> = cluster.iter().chain(own).copied().collect();
-        let judged = Arc::new(judge(&together, namespace, facts));
-        self.namespaces.insert(namespace.to_owned(), (marks, Arc::clone(&judged)));
-        judged
-    }
-}
-
-fn marks(objects: &[&Arc<Object>]) -> Vec<Mark> {
-    objects.iter().map(|object| (object.key.clone(), object.uid.clone(), object.generation)).collect()
-}
-
-/// Holds objects to the rules, together; faults are told of those in `namespace`.
-fn judge(objects: &[&Arc<Object>], namespace: &str, facts: &Facts) -> Judged {
-    let sources: Vec<_> =
-        objects.iter().map(|object| kybernis_crds::Object { name: object.key.to_string(), value: object.value() }).collect();
-    let errors = match load_objects(&sources, &facts.release) {
-        Ok(loaded) => return within_bounds(lower_namespace(&loaded, namespace)),
-        Err(errors) => errors,
-    };
-    let names: BTreeMap<&str, &Arc<Object>> = sources.iter().map(|source| source.name.as_str()).zip(objects.iter().copied()).collect();
-    let mut by_object: BTreeMap<&Key, Vec<&ManifestError>> = BTreeMap::new();
-    let mut judged = Judged::default();
-    for error in &errors {
-        match names.get(error.file.as_str()) {
-            Some(object) => by_object.entry(&object.key).or_default().push(error),
-            None => judged.stray = Some(error.to_string()),
-        }
-    }
-    let broken: BTreeSet<&str> = by_object.keys().filter(|key| key.kind == Kind::Tool).map(|key| key.name.as_str()).collect();
-    for (key, errors) in &by_object {
-        let object = objects.iter().find(|object| object.key == **key);
-        let own: Vec<&ManifestError> =
-            errors.iter().copied().filter(|error| !object.is_some_and(|object| names_broken_tool(object, error, &broken))).collect();
-        if own.is_empty() {
-            continue;
-        }
-        let fault = Fault::of(&own);
-        if key.namespace == namespace {
-            judged.faults.insert((*key).clone(), fault);
-        } else {
-            judged.stray = Some(format!("{key} does not go with the objects here: {}", fault.message));
-        }
-    }
-    judged
-}
-
-/// The ledger takes messages up to a bound.
-fn within_bounds(set: PolicySet) -> Judged {
-    let lowering = Lowering::new(set);
-    if lowering.json().len() > SET_BYTES_MAX {
-        let stray = format!("the objects here make a set of more than {SET_BYTES_MAX} bytes. Remove some of them");
-        return Judged { stray: Some(stray), ..Judged::default() };
-    }
-    Judged { set: Some(Arc::new(lowering)), ..Judged::default() }
-}
-
-/// Whether the error says no more than that a tool is not known that is there but does not hold: the tool's own errors say it.
-fn names_broken_tool(object: &Object, error: &ManifestError, broken: &BTreeSet<&str>) -> bool {
-    let Some((list, _)) = error.field.rsplit_once('[') else { return false };
-    if !list.ends_with(".tools") {
-        return false;
-    }
-    let pointer = format!("/{}", error.field.replace(['.', '['], "/").replace(']', ""));
-    object.pointer(&pointer).and_then(serde_json::Value::as_str).is_some_and(|name| broken.contains(name))
 }
 
 /// Every Secret that a probe of this namespace's tools names must be there with its key. Without it nobody asks that probe, and so
@@ -251,16 +169,20 @@ fn culprits(faults: &BTreeMap<Key, Fault>) -> Option<String> {
     ))
 }
 
-fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, cluster: Option<&String>) -> Plan {
-    if let Some(held) = cluster.or(own).or(judged.stray.as_ref()) {
+fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, last_good: Option<&Arc<Lowering>>, cluster: Option<&String>) -> Plan {
+    let secrets_of = |set: &Lowering| {
+        let named = set.set().tools.iter().filter_map(tool::secret_ref);
+        Arc::new(named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect::<Secrets>())
+    };
+    if let Some(held) = cluster {
         return Plan::Held(held.clone());
     }
-    let Some(set) = &judged.set else {
-        return Plan::Held("the set cannot be built. See the operator's log.".to_owned());
-    };
-    let named = set.set().tools.iter().filter_map(tool::secret_ref);
-    let secrets = named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect();
-    Plan::Holds { set: Arc::clone(set), secrets: Arc::new(secrets) }
+    match (own.or(judged.stray.as_ref()), &judged.set, last_good) {
+        (Some(why), _, Some(set)) => Plan::Behind { set: Arc::clone(set), secrets: secrets_of(set), why: why.clone() },
+        (Some(why), _, None) => Plan::Held(why.clone()),
+        (None, Some(set), _) => Plan::Holds { set: Arc::clone(set), secrets: secrets_of(set) },
+        (None, None, _) => Plan::Held("the set cannot be built. See the operator's log.".to_owned()),
+    }
 }
 
 /// Whether the namespaces of a tenant are on their way out, any of them.

@@ -31,6 +31,9 @@ pub(crate) struct OperatorArgs {
     /// A file with the operator's token for the ledger
     #[arg(long, value_name = "FILE", env = "KYBERNIS_TOKEN_FILE")]
     token_file: PathBuf,
+    /// PEM of roots that vouch for far sides beside the public ones; handed to every namespace beside the ledger's CA
+    #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_EXTRA_ROOTS")]
+    extra_roots: Option<PathBuf>,
     /// Where probes and metrics are asked for
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN", default_value = "127.0.0.1:7490")]
     admin_listen: SocketAddr,
@@ -42,12 +45,14 @@ pub(crate) struct OperatorArgs {
 pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     let mut problems = Problems::default();
     let filter = problems.keep("--log", args.log.filter());
-    let filter = problems.settle(filter)?;
+    let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()));
+    let roots = problems.keep("--extra-roots", args.extra_roots.as_ref().map(read).transpose());
+    let (filter, extra_roots) = problems.settle((|| Some((filter?, roots?)))())?;
     args.log.start(filter)?;
     let client = super::api_server().await?;
     let ledger = LedgerSettings { address: args.ledger, server_name: args.ledger_name, ca: args.ledger_ca, token: args.token_file };
-    let settings =
-        kybernis_operator::Settings { client, namespace: args.namespace, identity: args.identity, ledger, admin: args.admin_listen };
+    let (namespace, identity, admin) = (args.namespace, args.identity, args.admin_listen);
+    let settings = kybernis_operator::Settings { client, namespace, identity, ledger, extra_roots, admin };
     kybernis_operator::run(settings, super::until_asked(asked_to_end(None, std::future::ready(())))).await?;
     Ok(())
 }

@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Decision;
+
 /// A decision that people owe: an approval before a call, or a resolution of an effect in doubt after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
@@ -55,6 +57,7 @@ pub struct GateSpec {
     /// RBAC: verb `approve` on `gateclasses/<class>`.
     pub class: String,
     /// When it is over; a Resolution has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
 }
 
@@ -72,11 +75,35 @@ pub enum GateType {
 #[serde(rename_all = "camelCase")]
 pub struct GateStatus {
     /// In one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<GatePhase>,
     /// `Decided`, then `Approved` or `Denied`.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// The words on record, the oldest first; a person counts once.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["by".into()]))]
+    pub decisions: Vec<RecordedDecision>,
+    /// When it came to its end; the object goes a day later, and the ledger keeps the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+}
+
+/// One person's word on record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedDecision {
+    /// Who said it, by the API server's word.
+    #[schemars(length(max = 256))]
+    pub by: String,
+    /// What was said.
+    pub decision: Decision,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When the ledger took it.
+    pub at: Time,
 }
 
 /// Where a gate stands, in one word.
@@ -96,4 +123,6 @@ pub enum GatePhase {
     Executed,
     /// A Resolution: it was not done.
     NotExecuted,
+    /// A Resolution that proof or a probe settled first, or an Approval of a rule that now asks more people, by another gate.
+    Superseded,
 }

@@ -1,27 +1,35 @@
-//! The ledger as the operator sees it: policies go in, and who runs with them comes out.
+//! The ledger as the operator sees it: policies and people's words go in, and who runs with them and which gates wait comes out.
 //!
 //! One task keeps the stream of sidecars open; while it is open the ledger counts as connected, and each time it opens anew after it
-//! was lost a new session begins, in which everything is programmed again: a ledger may have started with less than it had.
+//! was lost a new session begins, in which everything is programmed again: a ledger may have started with less than it had. The
+//! stream of gates is kept beside it on the same connection; where it fails alone, no gate is known, and policies go on.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod fleet;
+mod gates;
 mod token;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kybernis_core::ids::PolicyDigest;
 use kybernis_proto::v1::control_client::ControlClient;
 use kybernis_proto::{POLICY_SET_MAX, v1};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
 pub(crate) use self::fleet::{Fleet, Sidecar};
+pub(crate) use self::gates::{Gate, Gates, Place, verdict};
 use self::token::Token;
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
+use crate::wake::Wakes;
 
 /// For one try to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -29,7 +37,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(10);
 /// For one Program: the ledger compiles the set and writes it to disk.
 const PROGRAM: Duration = Duration::from_secs(30);
-/// For the ledger to say who is live; beyond it the ledger counts as away.
+/// For one DecideGate: the ledger writes it to disk.
+const DECIDE: Duration = Duration::from_secs(10);
+/// For the ledger to say who is live, or which gates there are; beyond it it counts as away.
 const SYNC: Duration = Duration::from_secs(30);
 
 /// Where the ledger is and how to be believed there.
@@ -75,6 +85,15 @@ pub(crate) enum ProgramError {
     Refused(String),
 }
 
+/// The ledger's answer to a person's word; final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It is on record.
+    Recorded,
+    /// It is not taken, and will not be.
+    Refused(String),
+}
+
 type Client = ControlClient<InterceptedService<Channel, Token>>;
 
 /// A connection to the ledger.
@@ -116,6 +135,23 @@ impl Connection {
         Err(ProgramError::Refused("the ledger reads the set as another one; upgrade ledger and operator to the same release".to_owned()))
     }
 
+    /// Passes a person's word on; a repeat changes nothing. `Err` says why the ledger cannot be asked now.
+    pub(crate) async fn decide(&self, request: v1::DecideGateRequest) -> Result<Answer, String> {
+        let mut client = self.client.clone();
+        let reply = match tokio::time::timeout(DECIDE, client.decide_gate(request)).await {
+            Err(_) => return Err("no answer in time".to_owned()),
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => {
+                return match self.failed(&status) {
+                    ProgramError::Refused(why) => Ok(Answer::Refused(why)),
+                    ProgramError::Away(why) => Err(why),
+                };
+            }
+        };
+        let v1::DecideGateReply { code, detail } = reply;
+        Ok(if code.is_empty() { Answer::Recorded } else { Answer::Refused(format!("{detail} ({code})")) })
+    }
+
     fn failed(&self, status: &Status) -> ProgramError {
         let text = status.message().to_owned();
         match status.code() {
@@ -134,32 +170,38 @@ impl Connection {
 pub(crate) struct Link {
     /// Grows each time a lost connection is there again.
     pub(crate) session: u64,
+    /// Since when it has been there.
+    pub(crate) since: Option<Instant>,
     /// While there is one.
     pub(crate) connection: Option<Connection>,
     /// Who is live; `None` while nobody can know.
     pub(crate) fleet: Option<Arc<Fleet>>,
+    /// All gates; `None` while nobody can know.
+    pub(crate) gates: Option<Arc<Gates>>,
 }
 
 /// The ledger. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Ledger {
     state: Arc<Mutex<State>>,
-    wake: Arc<Notify>,
+    wakes: Wakes,
 }
 
 #[derive(Default)]
 struct State {
     session: u64,
+    since: Option<Instant>,
     connection: Option<Connection>,
     fleet: Option<Fleet>,
     /// The last view that was handed out, while it is the present one.
     view: Option<Arc<Fleet>>,
+    gates: Option<Arc<Gates>>,
 }
 
 impl Ledger {
-    /// A ledger that is not connected yet; `wake` is told of every change.
-    pub(crate) fn new(wake: Arc<Notify>) -> Self {
-        Self { state: Arc::default(), wake }
+    /// A ledger that is not connected yet; `wakes` are told of every change that concerns them.
+    pub(crate) fn new(wakes: Wakes) -> Self {
+        Self { state: Arc::default(), wakes }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -171,7 +213,16 @@ impl Ledger {
         let mut state = self.state();
         let State { fleet, view, .. } = &mut *state;
         let fleet = fleet.as_ref().map(|fleet| Arc::clone(view.get_or_insert_with(|| Arc::new(fleet.clone()))));
-        Link { session: state.session, connection: state.connection.clone(), fleet }
+        let State { session, since, .. } = *state;
+        Link { session, since, connection: state.connection.clone(), fleet, gates: state.gates.clone() }
+    }
+
+    /// Drops gates that ended before.
+    pub(crate) fn forget_gates(&self, before: Timestamp) {
+        let mut state = self.state();
+        if let Some(gates) = state.gates.as_mut().filter(|gates| gates.any_ended(before)) {
+            Arc::make_mut(gates).forget(before);
+        }
     }
 
     /// Stays connected; returns never.
@@ -185,9 +236,9 @@ impl Ledger {
             metrics.ledger_connected.set(0);
             {
                 let mut state = self.state();
-                (state.connection, state.fleet, state.view) = (None, None, None);
+                (state.connection, state.fleet, state.view, state.gates) = (None, None, None, None);
             }
-            self.wake.notify_one();
+            self.wakes.all();
             backoff.wait().await;
         }
     }
@@ -195,6 +246,14 @@ impl Ledger {
     /// One connection, from its beginning to its end.
     async fn session(&self, settings: &LedgerSettings, metrics: &Metrics, backoff: &mut Backoff) -> Result<(), ConnectError> {
         let connection = Connection::open(settings)?;
+        tokio::select! {
+            ended = self.sidecars(&connection, metrics, backoff) => ended,
+            never = self.gates(&connection, metrics) => match never {},
+        }
+    }
+
+    /// Follows the sidecars.
+    async fn sidecars(&self, connection: &Connection, metrics: &Metrics, backoff: &mut Backoff) -> Result<(), ConnectError> {
         let mut begun = false;
         loop {
             let mut client = connection.client.clone();
@@ -209,6 +268,7 @@ impl Ledger {
                 (state.fleet, state.view) = (Some(fleet), None);
                 if !begun {
                     state.session += 1;
+                    state.since = Some(Instant::now());
                     state.connection = Some(connection.clone());
                 }
             }
@@ -217,17 +277,18 @@ impl Ledger {
                 tracing::info!("the ledger is connected");
                 metrics.ledger_connected.set(1);
                 backoff.reset();
+                self.wakes.decisions.notify_one();
             }
-            self.wake.notify_one();
+            self.wakes.policies.notify_one();
             loop {
                 match stream.message().await {
                     Ok(Some(message)) => {
                         let mut state = self.state();
-                        let changed = state.fleet.as_mut().is_some_and(|fleet| fleet.apply(message, tokio::time::Instant::now()));
+                        let changed = state.fleet.as_mut().is_some_and(|fleet| fleet.apply(message, Instant::now()));
                         if changed {
                             state.view = None;
                             drop(state);
-                            self.wake.notify_one();
+                            self.wakes.policies.notify_one();
                         }
                     }
                     Ok(None) => return Ok(()),
@@ -242,6 +303,47 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Follows the gates for as long as there is the connection.
+    async fn gates(&self, connection: &Connection, metrics: &Metrics) -> Infallible {
+        let mut backoff = Backoff::new();
+        loop {
+            let Err(status) = self.gates_once(connection, &mut backoff).await;
+            // What is known may be less than there is: nothing is done by it, least of all anything deleted.
+            self.state().gates = None;
+            match status.code() {
+                Code::Aborted => {
+                    metrics.gate_restarts.add(1);
+                    tracing::info!("changes of gates were lost on the way; starting over");
+                }
+                Code::Unauthenticated => connection.token.read_again(),
+                _ => tracing::warn!(error = status.message(), "the ledger does not tell its gates"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn gates_once(&self, connection: &Connection, backoff: &mut Backoff) -> Result<Infallible, Status> {
+        let mut client = connection.client.clone();
+        let opened = async {
+            let mut stream = client.watch_gates(v1::WatchGatesRequest {}).await?.into_inner();
+            let gates = gates::synced(&mut stream).await?;
+            Ok::<_, Status>((stream, gates))
+        };
+        let late = |_| Status::deadline_exceeded("the ledger did not say in time which gates there are");
+        let (mut stream, gates) = tokio::time::timeout(SYNC, opened).await.map_err(late)??;
+        self.state().gates = Some(Arc::new(gates));
+        backoff.reset();
+        self.wakes.gates();
+        while let Some(message) = stream.message().await? {
+            // Whoever looks at them keeps them as they were.
+            let changed = self.state().gates.as_mut().is_some_and(|gates| Arc::make_mut(gates).apply(message));
+            if changed {
+                self.wakes.gates();
+            }
+        }
+        Err(Status::unavailable("the ledger ended the stream"))
     }
 }
 

@@ -1,138 +1,15 @@
-//! Against a Control service on a real socket that misbehaves as it is told.
+//! What the ledger tells, and what it is given, through all that can go wrong on the way.
 
-use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use kybernis_core::policy::PolicySet;
-use kybernis_proto::v1::control_server::{Control, ControlServer};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
-use tonic::{Request, Response};
+use tonic::Status;
 
+use super::fake::{Rig, gate_update, gates_synced, synced};
 use super::*;
 use crate::apply::{Programmer, Trouble};
 use crate::build::build;
-use crate::fixtures::{facts, live, policy, probed, secret};
+use crate::fixtures::{facts, gate, live, policy, probed, secret};
 use crate::validate::{Validated, Validator};
-
-type Update = Result<v1::SidecarUpdate, Status>;
-
-/// What the ledger does.
-#[derive(Default)]
-struct Script {
-    /// How the next streams go; with none left, one stays open.
-    streams: VecDeque<mpsc::UnboundedReceiver<Update>>,
-    /// Answers to the next programs; with none left, they are taken.
-    answers: VecDeque<Status>,
-    /// Tenants as they were programmed.
-    programmed: Vec<String>,
-    /// The tokens that came.
-    tokens: Vec<String>,
-}
-
-#[derive(Clone, Default)]
-struct Fake {
-    script: Arc<Mutex<Script>>,
-    watches: Arc<AtomicUsize>,
-}
-
-#[tonic::async_trait]
-impl Control for Fake {
-    type WatchSidecarsStream = BoxStream<'static, Update>;
-
-    async fn program(&self, request: Request<v1::ProgramRequest>) -> Result<Response<v1::ProgramReply>, Status> {
-        let mut script = self.script.lock().unwrap();
-        let token = request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
-        script.tokens.push(token);
-        if let Some(status) = script.answers.pop_front() {
-            return Err(status);
-        }
-        let request = request.into_inner();
-        let set: PolicySet = serde_json::from_slice(&request.policy_set).unwrap();
-        script.programmed.push(request.tenant);
-        Ok(Response::new(v1::ProgramReply { digest: set.digest().as_bytes().to_vec() }))
-    }
-
-    async fn watch_sidecars(&self, _: Request<v1::WatchSidecarsRequest>) -> Result<Response<Self::WatchSidecarsStream>, Status> {
-        self.watches.fetch_add(1, Ordering::SeqCst);
-        let next = self.script.lock().unwrap().streams.pop_front();
-        match next {
-            Some(stream) => Ok(Response::new(tokio_stream::wrappers::UnboundedReceiverStream::new(stream).boxed())),
-            None => Err(Status::unavailable("not now")),
-        }
-    }
-}
-
-struct Rig {
-    fake: Fake,
-    ledger: Ledger,
-    wake: Arc<Notify>,
-    folder: tempfile::TempDir,
-    metrics: Arc<Metrics>,
-}
-
-fn synced() -> Update {
-    Ok(v1::SidecarUpdate { update: Some(v1::sidecar_update::Update::Synced(v1::Synced {})) })
-}
-
-impl Rig {
-    /// A ledger that is followed; the CA comes later than the operator.
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let signed = rcgen::generate_simple_self_signed(vec!["ledger.test".to_owned()]).unwrap();
-        let tls = ServerTlsConfig::new().identity(Identity::from_pem(signed.cert.pem(), signed.signing_key.serialize_pem()));
-        let fake = Fake::default();
-        let server = Server::builder().tls_config(tls).unwrap().add_service(ControlServer::new(fake.clone()));
-        tokio::spawn(server.serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener)));
-        let wake = Arc::new(Notify::new());
-        let (ledger, metrics) = (Ledger::new(Arc::clone(&wake)), Arc::new(Metrics::default()));
-        let settings = LedgerSettings {
-            address: format!("https://{address}"),
-            server_name: "ledger.test".to_owned(),
-            ca: folder.path().join("ca.pem"),
-            token: folder.path().join("token"),
-        };
-        let rig = Self { fake, ledger: ledger.clone(), wake, folder, metrics: Arc::clone(&metrics) };
-        tokio::spawn(ledger.follow(settings, metrics));
-        rig.until(|_| true).await;
-        rig.write("token", "one");
-        rig.write("ca.pem", &signed.cert.pem());
-        rig
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path: &Path = self.folder.path();
-        std::fs::write(path.join(name), text).unwrap();
-    }
-
-    /// A stream that will be opened.
-    fn stream(&self, first: impl IntoIterator<Item = Update>) -> mpsc::UnboundedSender<Update> {
-        let (tell, stream) = mpsc::unbounded_channel();
-        first.into_iter().for_each(|update| tell.send(update).unwrap());
-        self.fake.script.lock().unwrap().streams.push_back(stream);
-        tell
-    }
-
-    /// Waits for the ledger to tell of a change after which this is so.
-    async fn until(&self, so: impl Fn(&Link) -> bool) -> Link {
-        let waiting = async {
-            loop {
-                self.wake.notified().await;
-                let link = self.ledger.link();
-                if so(&link) {
-                    return link;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap()
-    }
-}
 
 fn instances(link: &Link) -> Vec<String> {
     let fleet = link.fleet.as_ref().unwrap();
@@ -229,4 +106,57 @@ async fn a_set_is_sent_when_it_or_its_secrets_change_and_in_a_new_session() {
     sent.sort();
     assert_eq!(sent, ["a", "b"]);
     assert_eq!(trouble(&programmer, &validated), [None, None]);
+}
+
+#[tokio::test]
+async fn gates_are_followed_beside_the_sidecars_and_unknown_whenever_one_may_have_been_missed() {
+    let rig = Rig::start().await;
+    let tell = rig.gate_stream([gate_update(gate("gate-a")), gates_synced()]);
+    let sidecars = rig.stream([synced()]);
+    let names = |link: &Link| -> Option<Vec<String>> {
+        Some(link.gates.as_ref()?.iter().map(|gate| format!("{} {:?}", gate.place, gate.phase)).collect())
+    };
+    let is = |link: &Link, wanted: &[&str]| names(link).is_some_and(|names| names == wanted);
+    let before = rig.until_gates(|link| is(link, &["trading/gate-a Pending"])).await;
+
+    let denied = v1::GateState { phase: v1::GatePhase::Denied.into(), ..gate("gate-a") };
+    tell.send(gate_update(denied)).unwrap();
+    // One that a newer ledger tells is no gate that could be shown, and its object is nobody's to remove.
+    tell.send(gate_update(v1::GateState { phase: 99, ..gate("gate-new") })).unwrap();
+    let strange = Place { namespace: "trading".to_owned(), name: "gate-new".to_owned() };
+    let link = rig.until_gates(|link| link.gates.as_ref().is_some_and(|gates| gates.is_strange(&strange))).await;
+    assert!(is(&link, &["trading/gate-a Denied"]), "{:?}", names(&link));
+    assert!(is(&before, &["trading/gate-a Pending"]), "who looks at them sees them as they were");
+
+    // A change was lost: nothing is known until all is told anew, and the sidecars and policies go on.
+    tell.send(Err(Status::aborted("3 changes were lost on the way; ask again"))).unwrap();
+    let again = rig.gate_stream([gate_update(gate("gate-b")), gates_synced()]);
+    let link = rig.until_gates(|link| is(link, &["trading/gate-b Pending"])).await;
+    assert_eq!((link.session, rig.metrics.gate_restarts.get(), link.fleet.is_some()), (1, 1, true));
+
+    // The stream of gates fails alone.
+    drop(again);
+    let third = rig.gate_stream([gates_synced()]);
+    let link = rig.until_gates(|link| is(link, &[])).await;
+    assert!(link.connection.is_some());
+
+    // The ledger goes.
+    drop((sidecars, third));
+    let link = rig.until_gates(|link| link.connection.is_none()).await;
+    assert!(link.gates.is_none());
+}
+
+#[tokio::test]
+async fn gates_that_ended_long_ago_are_forgotten() {
+    let rig = Rig::start().await;
+    let ended = v1::GateState { ended_at_ms: Some(1_000_000), ..gate("gate-old") };
+    let _tell = rig.gate_stream([gate_update(ended), gate_update(gate("gate-open")), gates_synced()]);
+    let _sidecars = rig.stream([synced()]);
+    let link = rig.until_gates(|link| link.gates.is_some()).await;
+    assert_eq!(link.gates.unwrap().iter().count(), 2);
+    rig.ledger.forget_gates(Timestamp::from_second(1000).unwrap());
+    assert_eq!(rig.ledger.link().gates.unwrap().iter().count(), 2);
+    rig.ledger.forget_gates(Timestamp::from_second(1001).unwrap());
+    let left: Vec<_> = rig.ledger.link().gates.unwrap().iter().map(|gate| gate.place.name.clone()).collect();
+    assert_eq!(left, ["gate-open"]);
 }

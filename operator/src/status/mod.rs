@@ -3,6 +3,7 @@
 pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -22,8 +23,10 @@ const PROGRAMMED: &str = "Programmed";
 const READY: &str = "Ready";
 /// Those that are ours.
 const TYPES: [&str; 3] = [ACCEPTED, PROGRAMMED, READY];
+/// How long sidecars have to come back to a ledger that is back: none of them there says nothing before. They retry within seconds.
+const RETURN: Duration = Duration::from_secs(15);
 /// Longest message: what a terminal shows; the API takes up to 32768.
-const MESSAGE_MAX: usize = 2048;
+pub(crate) const MESSAGE_MAX: usize = 2048;
 /// Longest error of a sidecar in a message.
 const ERROR_MAX: usize = 256;
 
@@ -95,6 +98,8 @@ pub(crate) struct View<'a> {
     pub(crate) validated: &'a Validated,
     pub(crate) expected: &'a BTreeMap<String, Expected>,
     pub(crate) fleet: Option<&'a Fleet>,
+    /// Since when the ledger has been there.
+    pub(crate) connected_since: Option<Instant>,
     pub(crate) now: Now,
 }
 
@@ -156,6 +161,9 @@ impl View<'_> {
             }
             cluster.set.as_ref()
         } else {
+            if let Some(why) = expected.and_then(|expected| expected.behind.as_ref()) {
+                return word(Reason::HeldBack, why.clone());
+            }
             match expected.and_then(|expected| expected.trouble.as_ref()) {
                 Some(Trouble::Held(why)) => return word(Reason::HeldBack, why.clone()),
                 Some(Trouble::Refused(why)) => return word(Reason::Refused, format!("the ledger does not take the set: {why}")),
@@ -163,7 +171,7 @@ impl View<'_> {
             }
             tenant.and_then(|tenant| self.validated.tenants.get(tenant)).and_then(|plan| match plan {
                 Plan::Holds { set, .. } => Some(set),
-                Plan::Held(_) => None,
+                Plan::Behind { .. } | Plan::Held(_) => None,
             })
         };
         if !global && expected.is_none() {
@@ -190,6 +198,10 @@ impl View<'_> {
             let message =
                 format!("no live sidecar is selected, and the next one may not start with it; tenant {tenant}: {}", trouble.text());
             return (Some(Word::new(false, Reason::Pending, message)), agents, None);
+        }
+        let returning = self.connected_since.map(|since| since + RETURN).filter(|until| *until > self.now.steady);
+        if let (0, Some(until), Some(_)) = (count.all, returning, already) {
+            return (None, before.agents, Some(until));
         }
         if count.all == 0 {
             return holds(Reason::NoSidecars, "no live sidecar is selected; the next one starts with it");
@@ -301,11 +313,11 @@ fn happened(before: &Status, accepted: &Word, programmed: Option<&Word>) -> Vec<
 }
 
 /// Conditions have whole seconds.
-fn seconds(wall: Timestamp) -> Time {
+pub(crate) fn seconds(wall: Timestamp) -> Time {
     Time(Timestamp::from_second(wall.as_second()).unwrap_or(wall))
 }
 
-fn shortened(mut text: String, most: usize) -> String {
+pub(crate) fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
         let mut end = most;
         while !text.is_char_boundary(end) {

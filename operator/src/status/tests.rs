@@ -15,6 +15,7 @@ struct Cluster {
     validated: Validated,
     expected: BTreeMap<String, Expected>,
     fleet: Option<Fleet>,
+    connected_since: Option<Instant>,
     now: Now,
 }
 
@@ -24,13 +25,14 @@ impl Cluster {
         let validated = Validator::default().validate(&facts(objects, &[]));
         let of = |(tenant, plan): (&String, &Plan)| {
             let expected = match plan {
-                Plan::Holds { set, .. } => Expected { digest: Some(set.digest()), trouble: None, fresh_until: None },
-                Plan::Held(why) => Expected { digest: None, trouble: Some(Trouble::Held(why.clone())), fresh_until: None },
+                Plan::Holds { set, .. } => Expected { digest: Some(set.digest()), ..Expected::default() },
+                Plan::Behind { set, why, .. } => Expected { digest: Some(set.digest()), behind: Some(why.clone()), ..Expected::default() },
+                Plan::Held(why) => Expected { trouble: Some(Trouble::Held(why.clone())), ..Expected::default() },
             };
             (tenant.clone(), expected)
         };
         let expected = validated.tenants.iter().map(of).collect();
-        Self { validated, expected, fleet: Some(Fleet::default()), now: now(1_000_000) }
+        Self { validated, expected, fleet: Some(Fleet::default()), connected_since: None, now: now(1_000_000) }
     }
 
     fn digest(&self, tenant: &str) -> Vec<u8> {
@@ -44,7 +46,13 @@ impl Cluster {
     }
 
     fn view(&self) -> View<'_> {
-        View { validated: &self.validated, expected: &self.expected, fleet: self.fleet.as_ref(), now: self.now }
+        View {
+            validated: &self.validated,
+            expected: &self.expected,
+            fleet: self.fleet.as_ref(),
+            connected_since: self.connected_since,
+            now: self.now,
+        }
     }
 
     fn tell(&self, name: &str, before: &Status) -> Told {
@@ -185,6 +193,28 @@ fn while_the_ledger_is_away_what_was_true_stands() {
     let before = cluster.tell("desk", &Status::default()).status;
     cluster.fleet = None;
     assert_eq!(cluster.tell("desk", &before).status, before);
+}
+
+#[test]
+fn a_ledger_that_is_back_without_sidecars_says_nothing_before_they_had_time_to_come_back() {
+    let mut cluster = Cluster::new(small());
+    let digest = cluster.digest("trading");
+    let reason = |status: &Status| status.condition(PROGRAMMED).map(|known| (known.status.clone(), known.reason.clone())).unwrap();
+    let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    for (running, word) in [(digest.as_slice(), is("True", "Programmed")), (b"old".as_slice(), is("False", "Pending"))] {
+        (cluster.fleet, cluster.connected_since) = (None, None);
+        cluster.live("trading", "pod-1", running, "");
+        let before = cluster.tell("desk", &Status::default()).status;
+        assert_eq!(reason(&before), word);
+        (cluster.fleet, cluster.connected_since) = (Some(Fleet::default()), Some(cluster.now.steady));
+        let told = cluster.tell("desk", &before);
+        let until = cluster.now.steady + RETURN;
+        assert_eq!((&told.status, told.again, told.happened.len()), (&before, Some(until), 0));
+        // One that is new, or has changed since, has no word that could stand.
+        assert_eq!(reason(&cluster.tell("desk", &Status::default()).status), is("True", "NoSidecars"));
+        cluster.now.steady = until;
+        assert_eq!(reason(&cluster.tell("desk", &before).status), is("True", "NoSidecars"));
+    }
 }
 
 #[test]

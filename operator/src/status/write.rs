@@ -5,21 +5,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::Recorder;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Happened, Status, Told, View};
 use crate::apply::{MANAGER, WRITES, in_time};
+use crate::events::{self, About};
 use crate::metrics::Metrics;
 use crate::object::Object;
-
-/// Longest note of an Event (events.k8s.io/v1).
-const NOTE_MAX: usize = 1000;
-/// What all Events of ours are about.
-const ACTION: &str = "Reconcile";
 
 /// The writer.
 pub(crate) struct Writer {
@@ -104,28 +99,11 @@ async fn patch(client: &kube::Client, object: &Object, status: &Status) -> Resul
     }
 }
 
-/// An Event that is lost is no reason to write a status again.
 async fn tell(recorder: &Recorder, object: &Object, happened: &[Happened]) {
     let resource = object.key.kind.resource();
-    let reference = ObjectReference {
-        api_version: Some(resource.api_version),
-        kind: Some(resource.kind),
-        namespace: Some(object.key.namespace.clone()),
-        name: Some(object.key.name.clone()),
-        uid: Some(object.uid.clone()),
-        ..ObjectReference::default()
-    };
+    let about = About { namespace: &object.key.namespace, name: &object.key.name, uid: &object.uid };
     for Happened { warning, reason, note } in happened {
-        let event = Event {
-            type_: if *warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.as_str().to_owned(),
-            note: Some(super::shortened(note.clone(), NOTE_MAX)),
-            action: ACTION.to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = in_time(recorder.publish(&event, &reference)).await {
-            tracing::debug!(object = %object.key, %error, "an Event cannot be written");
-        }
+        events::tell(recorder, &resource, about, *warning, reason.as_str(), note).await;
     }
 }
 

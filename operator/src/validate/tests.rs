@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::build::build;
-use crate::facts::{Namespace, SecretName, SecretState, TrustCopy};
+use crate::facts::{Namespace, SecretName, SecretState, Trust, TrustCopy};
 use crate::fixtures::{RELEASE, facts, key, object, policy, probed, secret, tool};
 
 fn faults(validated: &Validated) -> Vec<(String, Reason)> {
@@ -21,6 +21,10 @@ fn message(validated: &Validated, of: &Key) -> String {
 fn plans(validated: &Validated) -> Vec<String> {
     let line = |(tenant, plan): (&String, &Plan)| match plan {
         Plan::Holds { set, .. } => format!("{tenant}: {} tools, {} policies", set.set().tools.len(), set.set().policies.len()),
+        Plan::Behind { set, why, .. } => {
+            let names: Vec<&str> = set.set().policies.iter().map(|policy| policy.origin.name.as_str()).collect();
+            format!("{tenant}: behind with {}, {}", names.join(" "), why.split(" not hold").next().unwrap_or_default())
+        }
         Plan::Held(why) => format!("{tenant}: held, {}", why.split(" not hold").next().unwrap_or_default()),
     };
     validated.tenants.iter().map(line).collect()
@@ -150,7 +154,7 @@ fn what_has_not_changed_is_not_judged_again() {
     let mut validator = Validator::default();
     let set = |validated: &Validated, tenant: &str| match &validated.tenants[tenant] {
         Plan::Holds { set, .. } => Arc::as_ptr(set),
-        Plan::Held(why) => panic!("{why}"),
+        Plan::Behind { why, .. } | Plan::Held(why) => panic!("{why}"),
     };
     let before = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "p", &[])], &[]));
     let after = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[])], &[]));
@@ -158,6 +162,33 @@ fn what_has_not_changed_is_not_judged_again() {
     assert_ne!(set(&before, "b"), set(&after, "b"));
     let all = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[]), policy(RELEASE, "p", &[])], &[]));
     assert_ne!(set(&after, "a"), set(&all, "a"));
+}
+
+#[test]
+fn who_breaks_an_object_of_his_own_keeps_no_rule_of_the_clusters_off() {
+    let broken_in = |namespace, name| {
+        let mut changed = (*object(Kind::Policy, namespace, name, &json!({"mode": "Sometimes"}))).clone();
+        changed.generation += 1;
+        Arc::new(changed)
+    };
+    let broken = |name| broken_in("trading", name);
+    let mut validator = Validator::default();
+    let mut plans_of = |objects: Vec<Arc<Object>>| plans(&validator.validate(&facts(objects, &[])));
+    plans_of(vec![policy("trading", "own", &[]), policy(RELEASE, "old", &[])]);
+    // The cluster's rule changes while the namespace's object is broken: the last good one stays, beside the new one.
+    let culprit = "Policy trading/own does";
+    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "old", &[])]), [format!("trading: behind with old own, {culprit}")]);
+    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "new", &[])]), [format!("trading: behind with new own, {culprit}")]);
+    // One that has never held has no last good state, and none that went is brought back.
+    let added = plans_of(vec![policy("trading", "own", &[]), broken("more"), policy(RELEASE, "new", &[])]);
+    assert_eq!(added, ["trading: behind with new own, Policy trading/more does"]);
+    plans_of(vec![policy(RELEASE, "new", &[])]);
+    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "new", &[])]), [format!("trading: held, {culprit}")]);
+    // A release's object that is broken itself holds everybody back all the same.
+    plans_of(vec![policy("trading", "own", &[]), policy(RELEASE, "new", &[])]);
+    let all = plans_of(vec![broken("own"), broken_in(RELEASE, "new")]);
+    assert_eq!(all, ["trading: held, Policy kybernis-system/new does"]);
+    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "newer", &[])]), [format!("trading: behind with newer own, {culprit}")]);
 }
 
 #[test]
@@ -173,14 +204,18 @@ fn a_namespace_that_is_being_deleted_keeps_what_was_in_force_to_its_end() {
 #[test]
 fn copies_of_the_ca_are_made_and_mended_where_they_are_wrong() {
     let mut facts = facts(Vec::new(), &["new", "right", "wrong", "unlabelled", "ending"].map(|name| (name, Some("enabled"), None)));
-    let copy = |ca: &str, ours| TrustCopy { ca: Some(ca.to_owned()), ours };
+    let trust = |ca: &str| Trust { ca: ca.to_owned(), roots: Some("ROOTS".to_owned()) };
+    let copy = |ca: &str, ours| TrustCopy { trust: Some(trust(ca)), ours };
     facts.namespaces.get_mut("ending").unwrap().terminating = true;
     facts.copies = [("right", copy("CA", true)), ("wrong", copy("other", true)), ("unlabelled", copy("CA", false))]
         .map(|(name, copy)| (name.to_owned(), copy))
         .into();
     let validated = Validator::default().validate(&facts);
     assert_eq!(build(&facts, &validated).trust, None, "the ledger has not published it");
-    facts.ca = Some("CA".to_owned());
-    let (ca, wrong) = build(&facts, &validated).trust.unwrap();
-    assert_eq!((ca.as_str(), wrong.join(" ").as_str()), ("CA", "new unlabelled wrong"));
+    facts.trust = Some(trust("CA"));
+    let (given, wrong) = build(&facts, &validated).trust.unwrap();
+    assert_eq!((given, wrong.join(" ").as_str()), (trust("CA"), "new unlabelled wrong"));
+    facts.trust = Some(Trust { roots: None, ..trust("CA") });
+    let (_, wrong) = build(&facts, &validated).trust.unwrap();
+    assert_eq!(wrong.join(" "), "new right unlabelled wrong", "roots that nobody vouches for any more go");
 }

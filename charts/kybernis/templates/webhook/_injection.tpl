@@ -16,5 +16,6 @@ defaultCapture: {{ .Values.sidecar.capture }}
 resources: {{- toYaml .Values.sidecar.resources | nindent 2 }}
 log: {{ .Values.sidecar.log | quote }}
 releaseNamespace: {{ .Release.Namespace | quote }}
+extraRoots: {{ ne .Values.sidecar.extraRoots "" }}
 adminAddress: {{ .Values.listenAddress | quote }}
 {{- end }}

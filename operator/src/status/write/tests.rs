@@ -52,7 +52,7 @@ async fn a_status_is_written_once_and_again_only_when_the_write_failed() {
     let mut rounds = Vec::new();
     for second in 0..4 {
         // Every round is later: a status that was worked out from the watch's old one would look like a change.
-        let view = View { validated: &validated, expected: &expected, fleet: None, now: now(1_000_000 + second) };
+        let view = View { validated: &validated, expected: &expected, fleet: None, connected_since: None, now: now(1_000_000 + second) };
         rounds.push(writer.write(&view, &metrics).await.all_written);
     }
     assert_eq!(rounds, [false, true, true, true]);
@@ -74,6 +74,6 @@ async fn an_object_that_is_gone_needs_no_status() {
     let (client, _) = server(&[404]);
     let mut writer = Writer::new(client.clone(), Recorder::new(client, "kybernis.io/operator".into()));
     let validated = Validator::default().validate(&facts(vec![tool("trading", "orders", "a.example.com")], &[]));
-    let view = View { validated: &validated, expected: &BTreeMap::new(), fleet: None, now: now(1) };
+    let view = View { validated: &validated, expected: &BTreeMap::new(), fleet: None, connected_since: None, now: now(1) };
     assert!(writer.write(&view, &Metrics::default()).await.all_written);
 }
