@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::home::Home;
+use crate::read::{Listing, Source};
 use crate::supervise::{local_person, now_seconds};
 
 /// A ledger that is started again answers within this; a little more than its longest pause.
@@ -23,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_millis(100);
 /// For one call.
 const TOKEN_LIFE_SECONDS: u64 = 300;
-/// As many items as the ledger gives on one page.
-const PAGE: usize = 1000;
 
 /// Somebody's ledger.
 #[derive(Debug)]
@@ -54,28 +53,6 @@ impl Api {
             expires: now_seconds() + TOKEN_LIFE_SECONDS,
         };
         Ok(Self { at, token: TokenKey::open(home.path())?.mint(&claims) })
-    }
-
-    /// Every item of a listing. `query` is `name=value&…` of names alone, which need no escaping.
-    pub(crate) async fn list(&self, path: &str, items: &str, query: &str) -> anyhow::Result<Vec<Value>> {
-        let mut all = Vec::new();
-        let mut after = String::new();
-        loop {
-            let and = if query.is_empty() { "" } else { "&" };
-            let mut page = self.get(&format!("{path}?{query}{and}limit={PAGE}{after}")).await?;
-            if let Some(Value::Array(more)) = page.get_mut(items).map(Value::take) {
-                all.extend(more);
-            }
-            match page.get("next").and_then(Value::as_str) {
-                Some(next) => after = format!("&after={next}"),
-                None => return Ok(all),
-            }
-        }
-    }
-
-    /// Reads.
-    pub(crate) async fn get(&self, path_and_query: &str) -> anyhow::Result<Value> {
-        self.call(Method::GET, path_and_query, Bytes::new()).await
     }
 
     /// Tells.
@@ -117,8 +94,25 @@ impl Api {
     }
 }
 
+impl Source for Api {
+    const PROGRAM: &'static str = "kybernis";
+
+    fn place(&self, listing: Listing<'_>) -> String {
+        match listing {
+            Listing::Runs => "/infra/runs".to_owned(),
+            Listing::Effects => "/infra/effects".to_owned(),
+            Listing::Gates => "/infra/gates".to_owned(),
+            Listing::Events(run) => format!("/infra/graph/events?run_id={run}"),
+        }
+    }
+
+    async fn page(&self, place: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, place, Bytes::new()).await
+    }
+}
+
 /// Takes the data out of the envelope.
-fn unwrap(mut answer: Value) -> anyhow::Result<Value> {
+pub(crate) fn unwrap(mut answer: Value) -> anyhow::Result<Value> {
     if answer.get("ok") == Some(&Value::Bool(true)) {
         return Ok(answer.get_mut("data").map(Value::take).unwrap_or_default());
     }

@@ -11,6 +11,7 @@ mod dev;
 mod exit;
 mod handover;
 mod home;
+mod kubectl;
 mod read;
 mod roles;
 mod run;
@@ -35,7 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // First of all: a process of several threads cannot enter a user namespace.
-    if let Some(code) = capture::redirect::run_helper().or_else(exit::run_helper) {
+    if let Some(code) = capture::redirect::run_helper().or_else(exit::run_helper).or_else(kubectl::run_plugin) {
         return code;
     }
     let command = Cli::parse().command;

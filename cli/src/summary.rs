@@ -6,6 +6,7 @@ use kybernis_core::ids::RunId;
 use kybernis_ledger::views::RunView;
 
 use crate::api::Api;
+use crate::read::{Listing, Source as _};
 
 /// A run in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,9 +22,9 @@ pub(crate) struct Summary {
 impl Summary {
     /// Asks the ledger.
     pub(crate) async fn of(run: &RunId, api: &Api) -> anyhow::Result<Self> {
-        let runs = api.list("/infra/runs", "runs", "").await?;
+        let runs = api.list(Listing::Runs, "").await?;
         let views = runs.into_iter().filter_map(|run| serde_json::from_value::<RunView>(run).ok());
-        let gates = api.list("/infra/gates", "gates", &format!("run_id={run}&status=PENDING")).await?;
+        let gates = api.list(Listing::Gates, &format!("run_id={run}&status=PENDING")).await?;
         let found = views.into_iter().find(|view| view.run_id == run.as_str());
         Ok(Self::new(run, found.as_ref(), gates.len()))
     }

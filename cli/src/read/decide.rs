@@ -4,7 +4,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 
-use super::listing::one;
+use super::source::{Listing, Source as _};
 use super::table::{printable, text};
 use super::{Asked, DataArgs};
 use crate::say;
@@ -55,7 +55,7 @@ pub(crate) async fn deny(args: DecideArgs) -> anyhow::Result<()> {
 async fn decide(args: DecideArgs, status: &str) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
     let told = async {
-        let gate = one(&asked, "/infra/gates", "gates", "gate_id", &args.gate).await?;
+        let gate = asked.api.one(Listing::Gates, "gate_id", &args.gate).await?;
         let name = text(&gate, "gate_id");
         if text(&gate, "type") != "Approval" {
             anyhow::bail!("{name} asks what became of a call: kybernis resolve {name} --executed|--not-executed --reason …");
@@ -89,17 +89,17 @@ pub(crate) async fn resolve(args: ResolveArgs) -> anyhow::Result<()> {
 
 /// The gate that asks about `what`, which is its own name or its effect's.
 async fn resolution(asked: &Asked, what: &str) -> anyhow::Result<Value> {
-    if let Ok(gate) = one(asked, "/infra/gates", "gates", "gate_id", what).await {
+    if let Ok(gate) = asked.api.one(Listing::Gates, "gate_id", what).await {
         if text(&gate, "type") != "Resolution" {
             let name = text(&gate, "gate_id");
             anyhow::bail!("{name} asks for an approval: kybernis approve {name}, or deny");
         }
         return Ok(gate);
     }
-    let effect = one(asked, "/infra/effects", "effects", "effect_id", what).await?;
+    let effect = asked.api.one(Listing::Effects, "effect_id", what).await?;
     let (name, state) = (text(&effect, "effect_id"), text(&effect, "state"));
     if let Some(gate) = effect.get("gate_id").and_then(Value::as_str) {
-        return one(asked, "/infra/gates", "gates", "gate_id", gate).await;
+        return asked.api.one(Listing::Gates, "gate_id", gate).await;
     }
     if state == "IN_DOUBT" {
         anyhow::bail!("{name} is in doubt, and its tool's probe is still at it; a gate opens when the probe gives up");

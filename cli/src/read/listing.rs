@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::output::OutputArgs;
+use super::source::{Listing, Source};
 use super::table::{Column, age, column, text, until, wide};
-use super::{Asked, DataArgs, waterfall};
+use super::{DataArgs, waterfall};
 use crate::say;
 
 /// `kybernis runs`.
@@ -34,16 +35,23 @@ pub(crate) struct ShowArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  kybernis effects --in-doubt")]
 pub(crate) struct EffectsArgs {
+    #[command(flatten)]
+    which: WhichEffects,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Which effects are listed.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WhichEffects {
     /// Only those whose outcome nobody knows
     #[arg(long)]
     in_doubt: bool,
     /// Only those of a run
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
-    #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    output: OutputArgs,
 }
 
 /// `kybernis gates`.
@@ -90,6 +98,8 @@ const EFFECTS: &[Column] = &[
     column("AGE", |effect| age(effect, "granted_at")),
 ];
 
+const NAMESPACE: Column = column("NAMESPACE", |item| text(item, "namespace"));
+
 const GATES: &[Column] = &[
     column("GATE", |gate| text(gate, "gate_id")),
     column("STATUS", |gate| text(gate, "status")),
@@ -115,87 +125,70 @@ fn people(gate: &Value) -> String {
     if names.is_empty() { "-".to_owned() } else { names.join(",") }
 }
 
-/// Prints all runs, the newest first.
+/// `kybernis runs`.
 pub(crate) async fn runs(args: RunsArgs) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
-    let runs = asked.api.list("/infra/runs", "runs", "").await?;
-    say::result(&args.output.list(&runs, RUNS, "no runs yet: kybernis run -- COMMAND")?)?;
+    list_runs(&asked.api, "no runs yet: kybernis run -- COMMAND", args.output).await?;
     asked.done().await
 }
 
-/// Prints a run's waterfall.
+/// `kybernis show`.
 pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
-    let run = one(&asked, "/infra/runs", "runs", "run_id", &args.run).await?;
-    let id = text(&run, "run_id");
-    let events = asked.api.list("/infra/graph/events", "events", &format!("run_id={id}")).await?;
-    let structured = args.output.structured(&Value::Array(events.clone()))?;
-    say::result(&structured.unwrap_or_else(|| waterfall::render(&run, &events, waterfall::width())))?;
+    show_run(&asked.api, &args.run, args.output).await?;
     asked.done().await
 }
 
-/// Prints effects, the newest first.
+/// `kybernis effects`.
 pub(crate) async fn effects(args: EffectsArgs) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
-    let mut query = Vec::new();
-    if args.in_doubt {
-        query.push("status=IN_DOUBT".to_owned());
-    }
-    if let Some(run) = &args.run {
-        let run = one(&asked, "/infra/runs", "runs", "run_id", run).await?;
-        query.push(format!("run_id={}", text(&run, "run_id")));
-    }
-    let effects = asked.api.list("/infra/effects", "effects", &query.join("&")).await?;
-    let empty = if args.in_doubt { "nothing is in doubt" } else { "no effects" };
-    say::result(&args.output.list(&effects, EFFECTS, empty)?)?;
+    list_effects(&asked.api, &args.which, args.output).await?;
     asked.done().await
 }
 
-/// Prints gates, the newest first.
+/// `kybernis gates`.
 pub(crate) async fn gates(args: GatesArgs) -> anyhow::Result<()> {
     let asked = args.data.ask().await?;
     let query = if args.all { "" } else { "status=PENDING" };
-    let gates = asked.api.list("/infra/gates", "gates", query).await?;
-    let empty = if args.all { "no gates" } else { "nobody owes a decision" };
-    say::result(&args.output.list(&gates, GATES, empty)?)?;
+    let gates = asked.api.list(Listing::Gates, query).await?;
+    list_gates(&gates, args.all, false, args.output)?;
     asked.done().await
 }
 
-/// The one item whose id begins with `start`.
-pub(super) async fn one(asked: &Asked, path: &str, items: &str, id: &str, start: &str) -> anyhow::Result<Value> {
-    let all = asked.api.list(path, items, "").await?;
-    pick(all, id, start).map_err(|why| {
-        // Decided gates are listed only when they are asked for, and may be meant all the same.
-        let listing = if items == "gates" { "gates --all" } else { items };
-        anyhow::anyhow!("{why}; `kybernis {listing}` lists what there is")
-    })
+/// Prints all runs, the newest first.
+pub(crate) async fn list_runs(source: &impl Source, empty: &str, output: OutputArgs) -> anyhow::Result<()> {
+    let runs = source.list(Listing::Runs, "").await?;
+    Ok(say::result(&output.list(&runs, RUNS, empty)?)?)
 }
 
-fn pick(all: Vec<Value>, id: &str, start: &str) -> anyhow::Result<Value> {
-    let named = |item: &Value| item.get(id).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if let Some(exact) = all.iter().find(|item| named(item) == start) {
-        return Ok(exact.clone());
-    }
-    let mut fits: Vec<Value> = all.into_iter().filter(|item| named(item).starts_with(start)).collect();
-    match (fits.pop(), fits.len()) {
-        (Some(only), 0) => Ok(only),
-        (None, _) => anyhow::bail!("nothing is called {start:?}"),
-        (Some(_), others) => anyhow::bail!("{start:?} could be any of {}: give more of the id", others + 1),
-    }
+/// Prints a run's waterfall.
+pub(crate) async fn show_run(source: &impl Source, run: &str, output: OutputArgs) -> anyhow::Result<()> {
+    let run = source.one(Listing::Runs, "run_id", run).await?;
+    let id = run.get("run_id").and_then(Value::as_str).unwrap_or_default();
+    let events = source.list(Listing::Events(id), "").await?;
+    let structured = output.structured(&Value::Array(events.clone()))?;
+    Ok(say::result(&structured.unwrap_or_else(|| waterfall::render(&run, &events, waterfall::width())))?)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_beginning_of_an_id_is_enough_where_it_is_one_thing_s() {
-        let all = || vec![json!({"run_id": "abc"}), json!({"run_id": "abd"}), json!({"run_id": "ab"})];
-        assert_eq!(pick(all(), "run_id", "abc").unwrap()["run_id"], "abc");
-        assert_eq!(pick(all(), "run_id", "ab").unwrap()["run_id"], "ab", "a whole id is no beginning");
-        assert!(pick(all(), "run_id", "a").unwrap_err().to_string().contains("any of 3"));
-        assert!(pick(all(), "run_id", "x").unwrap_err().to_string().contains("nothing is called \"x\""));
+/// Prints effects, the newest first.
+pub(crate) async fn list_effects(source: &impl Source, which: &WhichEffects, output: OutputArgs) -> anyhow::Result<()> {
+    let mut query = Vec::new();
+    if which.in_doubt {
+        query.push("status=IN_DOUBT".to_owned());
     }
+    if let Some(run) = &which.run {
+        let run = source.one(Listing::Runs, "run_id", run).await?;
+        query.push(format!("run_id={}", text(&run, "run_id")));
+    }
+    let effects = source.list(Listing::Effects, &query.join("&")).await?;
+    let empty = if which.in_doubt { "nothing is in doubt" } else { "no effects" };
+    Ok(say::result(&output.list(&effects, EFFECTS, empty)?)?)
+}
+
+/// Prints gates in the order given: all that there are, or those that wait; with the namespace, where there are several.
+pub(crate) fn list_gates(gates: &[Value], all: bool, with_namespace: bool, output: OutputArgs) -> anyhow::Result<()> {
+    let empty = if all { "no gates" } else { "nobody owes a decision" };
+    let first = with_namespace.then_some(NAMESPACE);
+    let columns: Vec<Column> = first.into_iter().chain(GATES.iter().copied()).collect();
+    Ok(say::result(&output.list(gates, &columns, empty)?)?)
 }

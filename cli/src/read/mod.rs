@@ -3,6 +3,7 @@
 mod decide;
 mod listing;
 mod output;
+mod source;
 mod table;
 mod waterfall;
 
@@ -17,7 +18,12 @@ use kybernis_ledger::{Callers, Ledger, Settings};
 use tokio::sync::watch;
 
 pub(crate) use self::decide::{DecideArgs, ResolveArgs, approve, deny, resolve};
-pub(crate) use self::listing::{EffectsArgs, GatesArgs, RunsArgs, ShowArgs, effects, gates, runs, show};
+pub(crate) use self::listing::{
+    EffectsArgs, GatesArgs, RunsArgs, ShowArgs, WhichEffects, effects, gates, list_effects, list_gates, list_runs, runs, show, show_run,
+};
+pub(crate) use self::output::OutputArgs;
+pub(crate) use self::source::{Listing, Source};
+pub(crate) use self::table::{printable, until};
 use crate::api::Api;
 use crate::home::{Home, Ownership};
 
