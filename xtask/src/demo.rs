@@ -21,7 +21,7 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
 }
 
 fn in_the_cluster() -> Result<()> {
-    if !cluster::is_elsewhere() {
+    if !cluster::existing() {
         step("tools", tools::install_for_cluster)?;
     }
     let packages = ["--package", "kybernis-cli", "--package", "kybernis-broker", "--package", "kybernis-demo"];

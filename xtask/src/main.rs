@@ -15,13 +15,13 @@ use std::process::ExitCode;
 const USAGE: &str = "cargo xtask COMMAND
 
   bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
-  cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar|agents|kybernis... | test
+  cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar|agents|kybernis... | test | matrix
   codegen  write the files that follow from the types: docs/schemas, the chart's CRDs
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis;
            --cluster tells it in the test cluster, and leaves that running
   fuzz     feed every parser of outside bytes from a fuzzer [TARGET] [--seconds N] [--jobs N] [--minimise]
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
-  test     install what the tests need, run everything, print one line of totals
+  test     install what the tests need, run everything, print one line of totals [--no-cluster: without the scenarios in pods]
   tidy     format, spelling, crate purity, licences, generated files, lints
 ";
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::demo(&args.collect::<Vec<_>>()),
         Some("fuzz") => fuzz::fuzz(args),
         Some("mutate") => mutate::mutate(args.next().as_deref()),
-        Some("test") => test::run(),
+        Some("test") => test::test(args),
         Some("tidy") => tidy::tidy(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

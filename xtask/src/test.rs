@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::steps::{cargo, step, target, watch};
-use crate::{tidy, tools};
+use crate::{cluster, tidy, tools};
 
 /// Tests counted over all suites.
 #[derive(Default)]
@@ -26,6 +26,13 @@ impl Totals {
         }
     }
 
+    /// Adds tests that had been skipped, and were run after all.
+    fn make_up(&mut self, later: &Self) {
+        self.passed += later.passed;
+        self.failed += later.failed;
+        self.skipped = self.skipped.saturating_sub(later.passed + later.failed);
+    }
+
     /// Adds a suite's closing line: `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.trim_start().strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else { return };
@@ -42,15 +49,38 @@ impl Totals {
     }
 }
 
-pub(crate) fn run() -> Result<()> {
-    step("tools", tools::install)?;
+/// What `cargo xtask test` is told.
+pub(crate) fn test(arguments: impl Iterator<Item = String>) -> Result<()> {
+    let mut cluster = true;
+    for argument in arguments {
+        match argument.as_str() {
+            "--no-cluster" => cluster = false,
+            other => bail!("`cargo xtask test` has no `{other}`; it may be told `--no-cluster`"),
+        }
+    }
+    run(cluster)
+}
+
+fn run(with_cluster: bool) -> Result<()> {
+    if with_cluster {
+        cluster::possible()?;
+    }
+    step("tools", || tools::install().and_then(|()| if with_cluster { tools::install_for_cluster() } else { Ok(()) }))?;
     step("tidy", tidy::checks)?;
     step("build", || crate::steps::run(&mut cargo(["build", "--workspace", "--all-targets"])))?;
+    if with_cluster {
+        step("a cluster can be had", cluster::check)?;
+    }
     let mut totals = Totals::default();
-    let green = step("tests", || {
+    let mut green = step("tests", || {
         let mut command = cargo(["test", "--workspace", "--no-fail-fast"]);
         watch(&mut command, |line| totals.add(line))
     })?;
+    if with_cluster {
+        let mut made_up = Totals::default();
+        green &= step("cluster scenarios", || cluster::scenarios(|line| made_up.add(line)))?;
+        totals.make_up(&made_up);
+    }
     let matrix = step("fault matrix", || {
         let programs = target().join("debug");
         let mut command = Command::new(programs.join("kybernis-matrix"));

@@ -24,6 +24,7 @@ const VALIDITY: Duration = Duration::days(30);
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    key: String,
 }
 
 impl fmt::Debug for Authority {
@@ -45,12 +46,27 @@ impl Authority {
         (params.not_before, params.not_after) = validity();
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), pem })
+        let key_pem = key.serialize_pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem, key: key_pem })
     }
 
-    /// Its certificate.
-    pub(crate) fn pem(&self) -> &str {
+    /// One that was made before, from its certificate and its key as PEM.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self, StartError> {
+        let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(key)?)?;
+        Ok(Self { issuer, pem: certificate.to_owned(), key: key.to_owned() })
+    }
+
+    /// Its certificate, as PEM.
+    pub fn certificate(&self) -> &str {
         &self.pem
+    }
+
+    /// Its key, as PEM, for a broker in another process.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Writes its certificate, whole at every instant: another broker's clients may be reading it, and that broker writing.

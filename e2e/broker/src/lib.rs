@@ -131,7 +131,7 @@ impl Broker {
         let desk = Arc::new(Desk::default());
         desk.honour_keys(settings.honours_keys);
         runtime.spawn(doors::keep(Doors { https, http, tls }, Arc::clone(&desk)));
-        let router = admin::router(Arc::clone(&desk), authority.pem().to_owned());
+        let router = admin::router(Arc::clone(&desk), authority.certificate().to_owned());
         runtime.spawn(async move { axum::serve(admin, router).await });
         drop(_context);
         Ok(Self { desk, https: https_at, http: http_at, admin: admin_at, ca: settings.ca_out, runtime: Some(runtime) })

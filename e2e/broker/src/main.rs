@@ -2,11 +2,12 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use kybernis_broker::{Broker, Settings};
+use kybernis_broker::{Authority, Broker, Settings};
 use serde_json::json;
 
 /// A broker that misbehaves on purpose.
@@ -34,6 +35,9 @@ struct Args {
     /// Where the authority's certificate is written, as PEM
     #[arg(long, value_name = "FILE")]
     ca_out: PathBuf,
+    /// A folder with `tls.crt` and `tls.key` of the authority that signs its certificate [default: a new one]
+    #[arg(long, value_name = "DIR")]
+    authority: Option<PathBuf>,
     /// Whether Idempotency-Key means anything
     #[arg(long, value_enum, default_value_t = Switch::Off)]
     idempotency: Switch,
@@ -50,6 +54,7 @@ enum Switch {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    let authority = args.authority.as_deref().map(authority).transpose()?;
     let broker = Broker::start(Settings {
         bind: args.bind,
         https_port: args.https_port,
@@ -58,7 +63,7 @@ fn main() -> Result<()> {
         ca_out: args.ca_out,
         honours_keys: args.idempotency == Switch::On,
         http2: args.http2 == Switch::On,
-        authority: None,
+        authority,
     })
     .context("the broker did not start")?;
     let addresses = json!({"https": broker.https(), "http": broker.http(), "admin": broker.admin(), "ca": broker.ca_pem_path()});
@@ -68,4 +73,10 @@ fn main() -> Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// The names are those of a Secret for TLS.
+fn authority(folder: &Path) -> Result<Arc<Authority>> {
+    let read = |name| std::fs::read_to_string(folder.join(name)).with_context(|| format!("cannot read {name} in {}", folder.display()));
+    Ok(Arc::new(Authority::from_pem(&read("tls.crt")?, &read("tls.key")?).context("the authority is not usable")?))
 }

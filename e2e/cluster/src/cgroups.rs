@@ -33,6 +33,18 @@ pub(crate) fn make(home: &Home) -> Result<()> {
     Ok(())
 }
 
+/// Whether a group can be made in every hierarchy: tried with one that is removed again.
+pub(crate) fn check() -> Result<()> {
+    let hierarchies = hierarchies()?;
+    anyhow::ensure!(!hierarchies.is_empty(), "none are mounted at {ROOT}");
+    for hierarchy in hierarchies {
+        let trial = hierarchy.join(format!("kybernis-trial-{}", std::process::id()));
+        let made = fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial));
+        made.with_context(|| format!("none can be made in {}", hierarchy.display()))?;
+    }
+    Ok(())
+}
+
 /// Removes the group and all below it; waits for processes in it that are about to end.
 pub(crate) fn remove(home: &Home) -> Result<()> {
     for hierarchy in hierarchies()? {

@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::home::Home;
-use crate::node::Node;
+use crate::node::{Life, Node};
 use crate::parts::Part;
 use crate::progress::{output, step};
-use crate::{Programs, start};
+use crate::{Programs, machine, start};
 
 /// `KYB_E2E_CLUSTER=existing` with KUBECONFIG set uses that cluster instead of ours.
 pub const EXISTING: &str = "KYB_E2E_CLUSTER";
@@ -37,9 +37,19 @@ impl Cluster {
     /// # Errors
     /// Without root; when one runs there already, or another process is starting it; when a component fails, with the end of its log.
     pub fn up(home: &Home) -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            bail!("the test cluster needs root, or {EXISTING}=existing and KUBECONFIG for one that is there already");
-        }
+        Self::start(home, Life::Own)
+    }
+
+    /// The same, for a cluster that ends at once when the thread that called ends, even if it was killed.
+    ///
+    /// # Errors
+    /// As for [`Self::up`].
+    pub fn up_for_now(home: &Home) -> Result<Self> {
+        Self::start(home, Life::Starters)
+    }
+
+    fn start(home: &Home, life: Life) -> Result<Self> {
+        machine::check()?;
         let programs = Programs::build()?;
         let _work = home.work()?;
         let alive = match home.alive()? {
@@ -51,7 +61,7 @@ impl Cluster {
             None => Node::end_living(home)?,
         };
         step("remove what was left", || start::sweep(home))?;
-        let node = step("namespaces", || start::prepare(home, &programs).and_then(|()| Node::make(home, alive)))?;
+        let node = step("namespaces", || start::prepare(home, &programs).and_then(|()| Node::make(home, alive, life)))?;
         let cluster = Self::ours(home, node.clone());
         if let Err(error) = start::run(&cluster, home, &node, &programs) {
             // The logs stay; the next start removes them.
@@ -171,11 +181,33 @@ impl Cluster {
     /// When the archive cannot be read, or the cluster is not ours.
     pub fn load(&self, archive: &Path) -> Result<()> {
         let file = File::open(archive).with_context(|| format!("cannot open {}", archive.display()))?;
-        let mut ctr = self.own()?.node.inside("/mnt/bin/ctr");
-        ctr.args(["--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]);
+        let mut ctr = self.ctr()?;
         // By standard input, since the node sees other files at some paths than we do.
         ctr.args(["images", "import", "--snapshotter", "overlayfs", "-"]).stdin(file);
         output(&mut ctr).map(drop).with_context(|| format!("cannot load {}", archive.display()))
+    }
+
+    /// Gives an image that was loaded one more name.
+    ///
+    /// # Errors
+    /// When there is no such image, or the cluster is not ours.
+    pub fn tag_image(&self, image: &str, name: &str) -> Result<()> {
+        output(self.ctr()?.args(["images", "tag", "--force", image, name])).map(drop)
+    }
+
+    /// Sends a signal to the first process of a container, by the container's id (in a pod's status, less `containerd://`): what the
+    /// kernel does to one that has used up its memory.
+    ///
+    /// # Errors
+    /// When there is no such container, or the cluster is not ours.
+    pub fn signal_container(&self, id: &str, signal: &str) -> Result<()> {
+        output(self.ctr()?.args(["tasks", "kill", "--signal", signal, id])).map(drop)
+    }
+
+    fn ctr(&self) -> Result<Command> {
+        let mut ctr = self.own()?.node.inside("/mnt/bin/ctr");
+        ctr.args(["--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]);
+        Ok(ctr)
     }
 
     /// Ends a component with a signal, such as `TERM` or `KILL`, and waits until it is gone. Its pods stay as they are.
@@ -192,6 +224,22 @@ impl Cluster {
     /// When the cluster is not ours, or the component cannot be started.
     pub fn start_part(&self, part: Part) -> Result<()> {
         self.own()?.node.start(part)
+    }
+
+    /// Moves the calling thread into the node's network, and with it all that it opens and starts from now on.
+    ///
+    /// # Errors
+    /// When the cluster is not ours.
+    pub fn enter_network(&self) -> Result<()> {
+        self.own()?.node.enter_network()
+    }
+
+    /// The folder of a volume, by the name of its PersistentVolume.
+    ///
+    /// # Errors
+    /// When the cluster is not ours.
+    pub fn volume(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.own()?.home.state("volumes").join(name))
     }
 
     /// The log of a component.

@@ -10,6 +10,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::wait;
 
+/// Names the folder of another cluster than the usual one.
+pub const FOLDER: &str = "KYB_CLUSTER_FOLDER";
+
 /// How long a dying process may go on writing into a folder that is being removed.
 const REMOVAL: Duration = Duration::from_secs(10);
 
@@ -46,18 +49,32 @@ impl Home {
         Ok(Self { folder: folder.canonicalize().with_context(|| format!("cannot find {}", folder.display()))? })
     }
 
-    /// The one that `cargo xtask cluster` and the scenarios use.
+    /// The one that `cargo xtask cluster` and the scenarios use: where [`FOLDER`] says, or the usual place.
     ///
     /// # Errors
     /// When the folder cannot be made.
     pub fn usual() -> Result<Self> {
-        Self::new(&cache().join("cluster/default"))
+        let named = env::var_os(FOLDER).filter(|folder| !folder.is_empty());
+        Self::new(&named.map_or_else(|| cache().join("cluster/default"), PathBuf::from))
     }
 
     /// The folder itself.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Other clusters, whose folders lie in this one.
+    pub(crate) fn below(&self) -> Result<Vec<Self>> {
+        let entries = fs::read_dir(&self.folder).with_context(|| format!("cannot read {}", self.folder.display()))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_dir() && path != self.state("").components().as_path() {
+                found.push(Self::new(&path)?);
+            }
+        }
+        Ok(found)
     }
 
     /// What the running cluster keeps; seen from inside it, this is `/mnt`.
@@ -78,6 +95,17 @@ impl Home {
         let file = self.open("turn.lock")?;
         file.lock().with_context(|| format!("cannot lock turn.lock in {}", self.folder.display()))?;
         Ok(Lock(file))
+    }
+
+    /// Waits until no other process runs a command with a cluster of its own here.
+    pub(crate) fn session(&self, patience: Duration) -> Result<Lock> {
+        match self.lock("session.lock")? {
+            Some(lock) => Ok(lock),
+            None => {
+                println!("another run has the cluster in {}; waiting for its end", self.folder.display());
+                wait::until("the other run has ended", patience, || self.lock("session.lock"))
+            }
+        }
     }
 
     /// The lock that the cluster's first process holds for life: `None` while one lives. Only for whoever has the lock for work.
@@ -115,6 +143,18 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clusters_below_are_found_and_the_state_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path()).unwrap();
+        fs::create_dir_all(home.state("run")).unwrap();
+        home.work().unwrap();
+        assert!(home.below().unwrap().is_empty());
+        let own = Home::new(&folder.path().join("own")).unwrap();
+        let below: Vec<PathBuf> = home.below().unwrap().into_iter().map(|home| home.folder).collect();
+        assert_eq!(below, [own.folder]);
+    }
 
     #[test]
     fn one_at_a_time_starts_or_ends_a_cluster() {

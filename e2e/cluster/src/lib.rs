@@ -10,24 +10,28 @@ mod cluster;
 mod debian;
 mod home;
 mod image;
+mod machine;
 mod node;
 mod own;
 mod parts;
 mod pki;
 mod programs;
 mod progress;
+mod session;
 mod start;
 mod traces;
 mod wait;
 
 pub use agents::agents_image;
 pub use cluster::{Cluster, EXISTING};
-pub use home::{Home, cache};
+pub use home::{FOLDER, Home, cache};
 pub use image::{Entry, Image, Layer};
-pub use own::own_image;
+pub use machine::check;
+pub use own::{own_image, own_image_trusting};
 pub use parts::Part;
 pub use programs::Programs;
 pub use progress::step;
+pub use session::Session;
 pub use traces::traces;
 
 /// The image of every pod's sandbox.

@@ -1,21 +1,22 @@
 //! `kybernis-cluster`: what `cargo xtask cluster` runs.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kybernis_cluster::{Cluster, Home, Programs, agents_image, own_image, step};
+use kybernis_cluster::{Cluster, FOLDER, Home, Programs, Session, agents_image, own_image, step};
 
 /// A real Kubernetes on this machine, in namespaces of its own.
 #[derive(Parser)]
 #[command(name = "cargo xtask cluster", bin_name = "cargo xtask cluster")]
 struct Arguments {
     /// Where the cluster lives [default: kybernis/cluster/default in the cache folder]
-    #[arg(long, env = "KYB_CLUSTER_FOLDER")]
+    #[arg(long, env = FOLDER)]
     folder: Option<PathBuf>,
     #[command(subcommand)]
     chore: Chore,
@@ -25,6 +26,22 @@ struct Arguments {
 enum Chore {
     /// Build what is missing, start a cluster, and wait until a pod runs in it
     Up,
+    /// Say whether this machine can have a cluster
+    #[command(hide = true)]
+    Check,
+    /// Run a command with a cluster of its own, which is gone afterwards; for `cargo xtask test`
+    #[command(hide = true)]
+    With {
+        /// Kill the command after so many seconds
+        #[arg(long, value_name = "SECONDS")]
+        within: u64,
+        /// Kill the command when standard input ends
+        #[arg(long)]
+        lifeline: bool,
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// End the cluster and remove everything that it had
     Down,
     /// Run kubectl as the cluster's administrator
@@ -80,6 +97,15 @@ fn run(arguments: Arguments) -> Result<()> {
             Some(cluster) => println!("the cluster of {} answers", cluster.kubeconfig().display()),
             None => up(&home()?)?,
         },
+        Chore::Check if existing.is_some() => println!("the cluster that KUBECONFIG names answers"),
+        Chore::Check => kybernis_cluster::check().map(|()| println!("this machine can have a cluster"))?,
+        // It is there, and stays.
+        Chore::With { command, .. } if existing.is_some() => become_command(std::process::Command::new(&command[0]).args(&command[1..]))?,
+        Chore::With { within, lifeline, command } => {
+            let session = Session { command, within: Duration::from_secs(within), lifeline };
+            let status = session.run(&home()?)?;
+            anyhow::ensure!(status.success(), "the command ended with {status}");
+        }
         Chore::Down => match existing {
             Some(_) => println!("the cluster is not ours; it stays"),
             None => step("end the cluster", || Cluster::down(&home()?))?,

@@ -2,6 +2,7 @@
 //! process ends everything in them, mounts and network devices included.
 
 use std::fs::{self, File};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::home::{Home, Lock};
 use crate::parts::Part;
@@ -38,13 +40,30 @@ pub(crate) struct Node {
     number: u32,
 }
 
+/// How long a set of namespaces lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Until somebody ends it.
+    Own,
+    /// As long as the thread that made it, whatever that ends by.
+    Starters,
+}
+
 impl Node {
     /// Makes the namespaces. The lock is held by their first process from here on.
-    pub(crate) fn make(home: &Home, alive: Lock) -> Result<Self> {
+    pub(crate) fn make(home: &Home, alive: Lock, life: Life) -> Result<Self> {
         let (log, script) = (home.state("log/node.log"), home.state("config/enter.sh"));
         fs::write(&script, ENTER).with_context(|| format!("cannot write {}", script.display()))?;
         let errors = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-        let mut unshare = Command::new("unshare");
+        let mut unshare = match life {
+            Life::Own => Command::new("unshare"),
+            Life::Starters => {
+                // The kernel's word to a process about its parent's end survives what it becomes; `--kill-child` passes it on.
+                let mut setpriv = Command::new("setpriv");
+                setpriv.args(["--pdeathsig", "KILL", "unshare"]);
+                setpriv
+            }
+        };
         unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--", "/bin/sh"]).arg(&script).arg(home.state(""));
         // A group of its own, or an interrupted command would take the cluster with it. The environment is the host's affair.
         unshare.process_group(0);
@@ -112,6 +131,12 @@ impl Node {
         let mut command = Command::new("nsenter");
         command.arg("--target").arg(self.number.to_string()).args(["--net", "--"]).arg(program);
         command
+    }
+
+    /// Moves the calling thread into the node's network.
+    pub(crate) fn enter_network(&self) -> Result<()> {
+        let network = File::open(self.process().join("ns/net")).context("the node's network is gone")?;
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).context("cannot enter the node's network")
     }
 
     /// A command on the node: its network, its files, its processes, and nothing of the caller's environment.

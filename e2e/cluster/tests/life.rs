@@ -1,12 +1,13 @@
 //! The cluster itself, from start to end: what every scenario relies on. It builds Kubernetes when that is not there, and needs root:
 //! `cargo xtask cluster test`.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use kybernis_cluster::{Cluster, Home, Part, Programs, agents_image, cache, traces};
+use kybernis_cluster::{Cluster, FOLDER, Home, Part, Programs, agents_image, cache, traces};
 
 /// How long one thing in a running cluster may take while the machine is busy.
 const PATIENCE: &str = "--timeout=120s";
@@ -19,8 +20,20 @@ async def main():
 asyncio.run(main())
 ";
 
+/// Below the folder of the cluster that the tests run with, if they run with one: it ends what they leave there.
 fn home() -> Home {
-    Home::new(&cache().join("cluster/test")).unwrap()
+    let folder = env::var_os(FOLDER).map_or_else(|| cache().join("cluster/test"), |folder| Path::new(&folder).join("own"));
+    Home::new(&folder).unwrap()
+}
+
+/// Ends the cluster, also when the test fails.
+struct Ending(Home);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // A test that does not fail ends it by itself, and looks closer.
+        let _ = Cluster::down(&self.0);
+    }
 }
 
 fn said(command: &mut Command) -> String {
@@ -72,6 +85,7 @@ fn folders_of_the_host() -> Vec<&'static str> {
 fn a_cluster_runs_pods_and_leaves_nothing() {
     let home = home();
     Cluster::down(&home).unwrap();
+    let _ending = Ending(home.clone());
     let folders = folders_of_the_host();
     let start = Instant::now();
     let cluster = Cluster::up(&home).unwrap();
@@ -125,6 +139,7 @@ fn a_cluster_runs_pods_and_leaves_nothing() {
 fn a_cluster_that_was_killed_at_any_instant_comes_up_again() {
     let home = home();
     Cluster::down(&home).unwrap();
+    let _ending = Ending(home.clone());
     // Everything is built, so that the instants fall into the start and not before it.
     Programs::build().unwrap();
     for round in 0..6 {
@@ -162,10 +177,44 @@ fn a_cluster_that_was_killed_at_any_instant_comes_up_again() {
 }
 
 #[test]
+#[ignore = "starts a cluster"]
+fn a_cluster_for_one_command_is_gone_with_it_and_with_whoever_started_it() {
+    let home = home();
+    let _ending = Ending(home.clone());
+    let with = |words: &[&str]| {
+        let mut with = Command::new(env!("CARGO_BIN_EXE_kybernis-cluster"));
+        with.arg("--folder").arg(home.folder()).arg("with").args(words).stdout(Stdio::null()).stderr(Stdio::null());
+        with
+    };
+    let failed = with(&["--within", "60", "--", "false"]).status().unwrap();
+    assert!(!failed.success());
+    assert_eq!(traces(&home).unwrap(), Vec::<String>::new());
+
+    let start = || {
+        let child = with(&["--within", "600", "--lifeline", "--", "sleep", "40"]).stdin(Stdio::piped()).spawn().unwrap();
+        soon("the cluster is up", || Cluster::attach(&home).unwrap().is_some());
+        child
+    };
+    let mut abandoned = start();
+    drop(abandoned.stdin.take());
+    assert!(!abandoned.wait().unwrap().success());
+    assert_eq!(traces(&home).unwrap(), Vec::<String>::new());
+
+    // Nobody is left to remove folder and control groups; what runs ends all the same.
+    let mut killed = start();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    soon("no process is left", || !traces(&home).unwrap().iter().any(|trace| trace.starts_with("process")));
+    Cluster::down(&home).unwrap();
+    assert_eq!(traces(&home).unwrap(), Vec::<String>::new());
+}
+
+#[test]
 #[ignore = "starts a cluster, and fetches Debian packages"]
 fn real_clients_run_in_the_agents_image() {
     let home = home();
     Cluster::down(&home).unwrap();
+    let _ending = Ending(home.clone());
     let cluster = Cluster::up(&home).unwrap();
     cluster.load(&agents_image(&Programs::build().unwrap()).unwrap()).unwrap();
     apply(&cluster, "web.yaml");

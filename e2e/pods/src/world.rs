@@ -1,68 +1,106 @@
-//! The stage of every scenario, set once for a cluster and found again by the next.
+//! The stage of every scenario: a cluster with the images of this build, and a broker in the world outside.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, bail};
-use kybernis_cluster::{Cluster, Programs, agents_image, own_image, step};
-use serde_json::Value;
+use anyhow::{Context as _, Result};
+use kybernis_broker::Authority;
+use kybernis_cluster::{Cluster, Programs, agents_image, own_image, own_image_trusting, step};
+use serde_json::{Value, json};
 
-/// How long one thing in a running cluster may take while the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+use crate::command::{PATIENCE, fed, said};
+use crate::release::{self, Release};
+use crate::{Books, Space};
+
 /// The node is the world outside: what listens there is no pod's neighbour.
-const OUTSIDE: &str = "198.19.0.1";
+pub const OUTSIDE: &str = "198.19.0.1";
 /// The broker's ports.
 const BROKER_HTTP: u16 = 18080;
+const BROKER_HTTPS: u16 = 18443;
 const BROKER_ADMIN: u16 = 18081;
 
-/// A cluster with Kybernis in it and a broker beside it.
+/// A cluster and a broker beside it.
 #[derive(Debug)]
 pub struct World {
     cluster: Cluster,
-}
-
-/// A pod of the agents' image.
-#[derive(Debug)]
-pub struct Agent<'w> {
-    world: &'w World,
-    namespace: &'w str,
-    pod: String,
+    /// Tells this build's pods from those of another.
+    build: String,
+    authority: Arc<Authority>,
 }
 
 impl World {
-    /// Finds or sets the stage.
+    /// Sets the stage: everything but Kybernis itself.
     ///
     /// # Errors
     /// When a part of it does not come about.
     pub fn set() -> Result<Self> {
         let cluster = Cluster::usual()?;
         let programs = programs()?;
-        let kybernis = own_image(&programs.join("kybernis"))?;
-        for image in [&kybernis, &own_image(&programs.join("kybernis-broker"))?] {
+        let authority = Arc::new(Authority::create().context("no authority for the broker")?);
+        let folder = tempfile::tempdir()?;
+        let kybernis = folder.path().join("kybernis.tar");
+        own_image_trusting(&programs.join("kybernis"), authority.certificate(), &kybernis)?;
+        let agents = agents_image(&Programs::build()?)?;
+        for image in [&kybernis, &own_image(&programs.join("kybernis-broker"))?, &agents] {
             step(&format!("load {}", image.display()), || cluster.load(image))?;
         }
-        let agents = agents_image(&Programs::build()?)?;
-        step("load the agents' image", || cluster.load(&agents))?;
+        cluster.tag_image("kybernis.test/kybernis:e2e", &format!("kybernis.test/kybernis:{}", Release::Earlier.tag()))?;
         cluster.set_outside_names(&format!("{OUTSIDE} broker.example.com\n"))?;
-        let world = Self { cluster };
-        step("install Kybernis", || world.install(&kybernis))?;
-        step("the broker outside", || world.apply("broker.yaml").and_then(|()| world.wait("internet", "pod/broker", "condition=Ready")))?;
+        let world = Self { cluster, build: unheard_of("build"), authority };
+        step("the broker outside", || world.open_broker())?;
         Ok(world)
     }
 
-    /// The chart, as people install it; an older one is upgraded. The image's name stays, so its pods are told which build it is.
-    fn install(&self, image: &Path) -> Result<()> {
-        let build = image.file_stem().unwrap_or_default().to_string_lossy();
-        let chart = root().join("charts/kybernis");
-        let mut helm = self.cluster.helm(4);
-        helm.args(["upgrade", "kybernis"]).arg(chart).args(["--install", "--namespace=kybernis-system", "--create-namespace"]);
-        helm.args(["--wait", "--timeout=180s", "--values"]).arg(objects().join("values.yaml"));
-        for component in ["ledger", "operator", "webhook"] {
-            helm.arg("--set-string").arg(format!("{component}.podAnnotations.build={build}"));
-        }
-        said(&mut helm).map(drop)
+    /// With new books: another authority is another broker.
+    fn open_broker(&self) -> Result<()> {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        said(&mut self.kubectl(["delete", "namespace", "internet", "--ignore-not-found", "--wait", &timeout]))?;
+        said(self.kubectl(["create", "--filename"]).arg(objects().join("broker.yaml")))?;
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": "broker-authority", "namespace": "internet"},
+            "stringData": {"tls.crt": self.authority.certificate(), "tls.key": self.authority.key()},
+        });
+        fed(&mut self.kubectl(["create", "--filename=-"]), &secret.to_string())?;
+        said(&mut self.kubectl(["wait", "--namespace=internet", "pod/broker", "--for=condition=Ready", &timeout])).map(drop)
+    }
+
+    /// Installs the chart, or upgrades to it.
+    ///
+    /// # Errors
+    /// When its pods do not become ready.
+    pub fn install(&self, release: Release) -> Result<()> {
+        step(&format!("install Kybernis ({release:?})"), || release.install(&self.cluster, &self.build))
+    }
+
+    /// Removes it again.
+    ///
+    /// # Errors
+    /// When helm cannot.
+    pub fn uninstall(&self) -> Result<()> {
+        step("uninstall Kybernis", || release::uninstall(&self.cluster))
+    }
+
+    /// A namespace of this name, for one scenario.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn space(&self, name: &str) -> Result<Space<'_>> {
+        Space::make(self, name)
+    }
+
+    /// Who vouches for brokers outside.
+    pub fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority)
+    }
+
+    /// The cluster itself.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
     }
 
     /// `kubectl`, as the administrator.
@@ -72,36 +110,35 @@ impl World {
         kubectl
     }
 
+    /// `kubectl`, in the namespace that Kybernis is installed in.
+    pub fn kubectl_system<const N: usize>(&self, arguments: [&str; N]) -> Command {
+        let mut kubectl = self.kubectl(["--namespace", release::NAMESPACE]);
+        kubectl.args(arguments);
+        kubectl
+    }
+
+    /// Has so many pods of one of Kybernis' own workloads, such as `deployment/kybernis-webhook`, and waits until it is so.
+    ///
+    /// # Errors
+    /// When they do not come or go.
+    pub fn scale(&self, workload: &str, replicas: u8) -> Result<()> {
+        said(&mut self.kubectl_system(["scale", workload, &format!("--replicas={replicas}")]))?;
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        said(&mut self.kubectl_system(["rollout", "status", workload, &timeout]))?;
+        if replicas == 0 {
+            let component = workload.rsplit('-').next().unwrap_or_default();
+            let selector = format!("--selector=app.kubernetes.io/component={component}");
+            said(&mut self.kubectl_system(["wait", "pods", &selector, "--for=delete", &timeout]))?;
+        }
+        Ok(())
+    }
+
     /// Applies a file of `tests/objects`.
     ///
     /// # Errors
     /// When the API server refuses it.
     pub fn apply(&self, file: &str) -> Result<()> {
-        said(self.kubectl(["apply", "-f"]).arg(objects().join(file))).map(drop)
-    }
-
-    /// Waits for what `kubectl wait --for` can wait for.
-    ///
-    /// # Errors
-    /// When it does not come.
-    pub fn wait(&self, namespace: &str, what: &str, until: &str) -> Result<()> {
-        let until = format!("--for={until}");
-        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-        said(&mut self.kubectl(["wait", "--namespace", namespace, what, &until, &timeout])).map(drop)
-    }
-
-    /// The pod of a Deployment, once it is ready.
-    ///
-    /// # Errors
-    /// When it does not become ready.
-    pub fn agent<'w>(&'w self, namespace: &'w str, deployment: &str) -> Result<Agent<'w>> {
-        let of = format!("deployment/{deployment}");
-        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
-        said(&mut self.kubectl(["rollout", "status", "--namespace", namespace, &of, &timeout]))?;
-        let selector = format!("--selector=app={deployment}");
-        let jsonpath = "--output=jsonpath={.items[?(@.status.phase=='Running')].metadata.name}";
-        let pod = said(&mut self.kubectl(["get", "pods", "--namespace", namespace, &selector, jsonpath]))?;
-        Ok(Agent { world: self, namespace, pod })
+        said(self.kubectl(["apply", "--filename"]).arg(objects().join(file))).map(drop)
     }
 
     /// Asks the broker's admin port.
@@ -111,87 +148,69 @@ impl World {
     pub fn broker(&self, method: &str, path: &str, body: &str) -> Result<Value> {
         let url = format!("http://{OUTSIDE}:{BROKER_ADMIN}{path}");
         let mut curl = self.cluster.command(Path::new("curl"));
-        curl.args(["--silent", "--show-error", "--fail", "--request", method, "--header", "content-type: application/json"]);
-        curl.args(["--data", body, &url]);
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", "--request", method]);
+        curl.args(["--header", "content-type: application/json", "--data", body, &url]);
         let answer = said(&mut curl)?;
         if answer.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&answer).context(answer) }
     }
 
-    /// How many orders with this id the broker has executed.
+    /// The broker misbehaves like this next, on `path` alone: other agents than the scenario's may be at work.
+    ///
+    /// # Errors
+    /// When the broker cannot.
+    pub fn fault(&self, path: &str, then: Value) -> Result<()> {
+        let fault = json!([{"then": then, "execute": true, "on": {"method": "POST", "path": path}}]);
+        self.broker("POST", "/faults", &fault.to_string()).map(drop)
+    }
+
+    /// What the broker has executed.
     ///
     /// # Errors
     /// When the broker does not answer.
-    pub fn executed(&self, order: &str) -> Result<usize> {
-        let executed = self.broker("GET", "/executed", "")?;
-        let orders = executed.as_array().context("the broker's journal is no list")?;
-        Ok(orders.iter().filter(|found| found.to_string().contains(&format!("\"{order}\""))).count())
+    pub fn books(&self) -> Result<Books> {
+        Books::read(&self.broker("GET", "/executed", "")?)
     }
 
     /// Where the broker takes orders.
     pub fn orders(&self) -> String {
-        format!("http://broker.example.com:{BROKER_HTTP}/v1/orders")
+        self.url("/v1/orders")
+    }
+
+    /// The broker's URL for a path, without TLS.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://broker.example.com:{BROKER_HTTP}{path}")
+    }
+
+    /// The same, with TLS.
+    pub fn secure_url(&self, path: &str) -> String {
+        format!("https://broker.example.com:{BROKER_HTTPS}{path}")
     }
 }
 
-impl Agent<'_> {
-    /// Runs a command in its container.
-    ///
-    /// # Errors
-    /// When it cannot be started; its own failure is in the output.
-    pub fn run<const N: usize>(&self, command: [&str; N]) -> Result<Output> {
-        let mut kubectl = self.world.kubectl(["exec", "--namespace", self.namespace, &self.pod, "--container=app", "--"]);
-        kubectl.args(command).output().context("cannot start kubectl")
-    }
-
-    /// Its pod's name.
-    pub fn pod(&self) -> &str {
-        &self.pod
-    }
-}
-
-/// What a command printed.
-///
-/// # Errors
-/// When it fails, with what it said.
-pub fn said(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if !output.status.success() {
-        bail!("{command:?} ended with {}:\n{out}\n{err}", output.status);
-    }
-    Ok(out.into_owned())
-}
-
-/// Looks until it is so.
-///
-/// # Errors
-/// When it takes too long, with the last look.
-pub fn soon<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let start = Instant::now();
-    loop {
-        let looked = look();
-        if let Ok(Some(found)) = looked {
-            return Ok(found);
-        }
-        if start.elapsed() > PATIENCE {
-            looked.with_context(|| format!("waited in vain until {what}"))?;
-            bail!("waited in vain until {what}");
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
+/// A name that nobody has used before: ledgers forget nothing, and the cluster may be an old one.
+pub fn unheard_of(name: &str) -> String {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{name}-{}", since.as_nanos())
 }
 
 /// Where the programs lie that were built beside this one.
-fn programs() -> Result<PathBuf> {
+///
+/// # Errors
+/// When this one lies in no target folder.
+pub fn programs() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("the test lies in no target folder")?;
     Ok(folder.into())
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn objects() -> PathBuf {
+pub(crate) fn objects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/objects")
+}
+
+pub(crate) fn agents() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents")
 }

@@ -67,6 +67,23 @@ impl Kit {
         Ok(Self { sources, python: python.join("bin/python"), go: go.join("order"), java })
     }
 
+    /// The same clients in a pod that has the folder of sources at `sources`, and everything that was compiled where it lies here; its
+    /// interpreters and their packages are its own.
+    #[must_use]
+    pub fn in_pod(&self, sources: &Path) -> Self {
+        Self { sources: sources.into(), python: "python3".into(), ..self.clone() }
+    }
+
+    /// The folder of sources.
+    pub fn sources(&self) -> &Path {
+        &self.sources
+    }
+
+    /// The folders of what was compiled.
+    pub fn compiled(&self) -> [&Path; 2] {
+        [self.go.parent().unwrap_or(&self.go), &self.java]
+    }
+
     /// The command line for an errand.
     pub fn words(&self, client: Client, errand: Errand<'_>) -> Vec<OsString> {
         let script = |program: &str, name: &str| vec![program.into(), self.sources.join(name).into_os_string()];

@@ -52,10 +52,22 @@ impl Manifests {
     /// When a file cannot be read or written.
     pub fn write(self, folder: &Path, port: u16) -> Result<Option<PathBuf>> {
         let Some(file) = self.file() else { return Ok(None) };
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(file);
-        let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
         fs::create_dir_all(folder)?;
-        fs::write(folder.join(file), text.replace("PORT", &port.to_string()))?;
+        fs::write(folder.join(file), read(file)?.replace("PORT", &port.to_string()))?;
         Ok(Some(folder.to_owned()))
     }
+
+    /// The set's text for brokers by another name, at whatever port an order goes to.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn text(self, host: &str) -> Result<Option<String>> {
+        let Some(file) = self.file() else { return Ok(None) };
+        Ok(Some(read(file)?.replace("localhost", host).replace("PORT", r#"" + string(request.port) + ""#)))
+    }
+}
+
+fn read(file: &str) -> Result<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(file);
+    fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))
 }

@@ -142,25 +142,35 @@ pub fn cells(columns: &[Column], wanted: impl Fn(&Cell) -> bool) -> Vec<Cell> {
 /// # Errors
 /// When there are no brokers to be had.
 pub fn run(stage: &Stage, cells: &[Cell], jobs: usize, told: impl Fn(usize, &Done) + Sync) -> Result<Vec<Done>> {
+    let places = (0..jobs.max(1)).map(|_| Place::take(stage)).collect::<Result<Vec<_>>>()?;
+    Ok(side_by_side(cells, &places, |place, at, cell, declared| cell.run(place, &format!("order-{at}"), declared), told))
+}
+
+/// Runs cells in places, each of which does one at a time, and tells of each as it ends.
+pub fn side_by_side<P: Sync>(
+    cells: &[Cell],
+    places: &[P],
+    run: impl Fn(&P, usize, &Cell, &Declared) -> Result<Observed> + Sync,
+    told: impl Fn(usize, &Done) + Sync,
+) -> Vec<Done> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
-    let places = (0..jobs.max(1)).map(|_| Place::take(stage)).collect::<Result<Vec<_>>>()?;
-    let work = |place: &Place<'_>| {
+    let work = |place: &P| {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((cell, declared)) = cells.get(at).and_then(|cell| Some((*cell, cell.declared()?))) else { return };
-            let observed = cell.run(place, &format!("order-{at}"), &declared);
+            let observed = run(place, at, &cell, &declared);
             let cell = Done { cell, declared, observed };
             told(at, &cell);
             done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, cell));
         }
     };
     std::thread::scope(|scope| {
-        for place in &places {
+        for place in places {
             scope.spawn(|| work(place));
         }
     });
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, cell)| cell).collect())
+    done.into_iter().map(|(_, cell)| cell).collect()
 }

@@ -61,6 +61,9 @@ pub struct Printed {
 /// An effect as `kybernis effects -o json` shows it; only what the matrix looks at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Recorded {
+    /// `METHOD host:port/path`.
+    #[serde(default)]
+    pub action: String,
     state: String,
     #[serde(default)]
     settled_by: Option<String>,
@@ -227,20 +230,16 @@ impl<'s> Place<'s> {
     }
 
     fn words(&self, case: &Case, client: Client, order: &str, broker: &Broker) -> Vec<OsString> {
-        let origin = format!("https://localhost:{}", broker.https_port());
-        let body = serde_json::json!({"client_order_id": order, "symbol": "AAPL", "side": "buy", "qty": 5, "price": 190.5});
-        let first = case.reads_first.then(|| format!("{origin}{QUOTE}"));
-        self.stage.kit.words(
-            client,
-            Errand {
-                url: &format!("{origin}{ORDERS}"),
-                body: &body.to_string(),
-                tries: CLIENT_TRIES,
-                timeout_s: CLIENT_TIMEOUT_S,
-                first: first.as_deref(),
-            },
-        )
+        words(&self.stage.kit, case, client, order, &format!("https://localhost:{}", broker.https_port()))
     }
+}
+
+/// The command line by which a client places an order with the broker at `origin`.
+pub fn words(kit: &Kit, case: &Case, client: Client, order: &str, origin: &str) -> Vec<OsString> {
+    let body = serde_json::json!({"client_order_id": order, "symbol": "AAPL", "side": "buy", "qty": 5, "price": 190.5});
+    let (url, body) = (format!("{origin}{ORDERS}"), body.to_string());
+    let first = case.reads_first.then(|| format!("{origin}{QUOTE}"));
+    kit.words(client, Errand { url: &url, body: &body, tries: CLIENT_TRIES, timeout_s: CLIENT_TIMEOUT_S, first: first.as_deref() })
 }
 
 /// What the machine's own user has set must not lead clients elsewhere.
@@ -250,7 +249,8 @@ fn without_proxies(command: &mut Command) {
     }
 }
 
-fn observed(broker: &Broker, order: &str, printed: Printed, effects: Vec<Recorded>) -> Observed {
+/// Reads the broker's books.
+pub fn observed(broker: &Broker, order: &str, printed: Printed, effects: Vec<Recorded>) -> Observed {
     let now = broker.snapshot();
     let executions = now.executed.iter().filter(|executed| executed.subject == order).count();
     Observed { executions, fired: now.fired.len(), printed, effects }

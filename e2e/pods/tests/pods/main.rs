@@ -1,0 +1,41 @@
+//! The scenarios in pods, one after the other in one cluster: what they do to it would disturb their neighbours. At the end stands a
+//! table of what each did and what the broker executed.
+
+mod control_plane;
+mod drain;
+mod jobs;
+mod matrix;
+mod node;
+mod release;
+mod scenario;
+mod sidecar;
+mod start;
+mod story;
+
+use scenario::{Scenario, run};
+
+/// In this order: the first installs Kybernis, and the last removes it.
+const SCENARIOS: [Scenario; 14] = [
+    Scenario("an upgrade leaves running agents alone", release::upgrade),
+    Scenario("an agent's retry buys once", story::repeated),
+    Scenario("a policy comes into force and goes", story::policy),
+    Scenario("the sidecar is killed in mid-call", sidecar::killed),
+    Scenario("the ledger's pod is deleted under load", control_plane::ledger_deleted),
+    Scenario("operator and webhook are down", control_plane::operator_and_webhook_down),
+    Scenario("the kubelet is restarted", node::kubelet_restarted),
+    Scenario("a Job completes although a sidecar runs", jobs::completes),
+    Scenario("a Job's pod is killed and tried again", jobs::retried),
+    Scenario("a rollout forgets nothing", jobs::rollout),
+    Scenario("an app starts before the network", start::before_the_network),
+    Scenario("a stream and a slow answer end whole in a deleted pod", drain::finishes),
+    Scenario("an app dies with its answer under way", drain::dies),
+    Scenario("uninstalling leaves nothing that blocks pods", release::uninstall),
+];
+
+/// For `cargo xtask cluster matrix`: it takes as long as all the others together.
+const MATRIX: [Scenario; 1] = [Scenario("the fault matrix in pods", matrix::in_pods)];
+
+fn main() {
+    let matrix = std::env::var_os("KYB_E2E_MATRIX").is_some();
+    run(if matrix { &MATRIX } else { &SCENARIOS });
+}
