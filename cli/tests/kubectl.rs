@@ -275,7 +275,7 @@ fn runs_and_effects_are_read_through_the_ledgers_own_group() {
         let start = json!({"type": "SPAN_START", "ts": "2026-01-01T00:00:00Z", "payload": {"span_id": "s", "name": "POST broker/orders"}});
         let data = match path.split('?').next().unwrap_or_default().strip_prefix(LEDGER) {
             Some("/runs") => json!({"runs": [run], "next": null}),
-            Some("/runs/desk%2F1/events") => json!({"events": [start], "next": null}),
+            Some("/runs/desk%252F1/events") => json!({"events": [start], "next": null}),
             Some("/effects") => json!({"effects": [{"effect_id": "e-1", "state": "IN_DOUBT"}], "next": null}),
             _ => return (404, json!("404 page not found\n")),
         };
@@ -342,7 +342,7 @@ fn a_pod_is_explained_by_what_may_be_read() {
         "Pod trading/trader-5d9c-x is not governed by Kybernis:",
         "  agent   trading/trader/Deployment/trader",
         "  Deployment trader carries kybernis.io/inject on its own metadata",
-        "  Error from server (Forbidden): /apis/kybernis.io/v1alpha1/namespaces/kybernis-system/policies is",
+        "  Error from server (Forbidden): /apis/kybernis.io/v1alpha1/namespaces/kybernis-system/policies\n",
         "  kubectl patch deployment trader -n trading -p '{\"spec\":{\"template\":{\"metadata\":",
     ] {
         assert!(said.code == 0 && said.out.contains(line), "{line}: {said:?}");
@@ -358,5 +358,5 @@ fn help_speaks_of_kubectl_kyb() {
     assert!(said.code == 0 && said.out.contains("Usage: kubectl kyb [OPTIONS] <COMMAND>"), "{said:?}");
     let said = cluster.kyb("approve --help");
     assert!(said.out.contains("Usage: kubectl kyb approve [OPTIONS] <GATE>"), "{said:?}");
-    assert!(cluster.kyb("completion bash").out.contains("_kubectl-kyb"));
+    assert!(cluster.kyb("completion bash").out.contains("complete -F _kubectl__kyb"));
 }

@@ -44,7 +44,7 @@ struct HowArgs {
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
     timeout: Duration,
     /// Let the API server judge the word and keep nothing
-    #[arg(long, value_enum, default_value = "none")]
+    #[arg(long, value_enum, value_name = "MODE", default_value = "none")]
     dry_run: DryRun,
 }
 

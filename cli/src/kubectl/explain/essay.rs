@@ -23,11 +23,12 @@ impl fmt::Display for Explanation {
             sidecar_lines(f, sidecar)?;
         }
         agent_lines(f, &self.agent, self.injected)?;
-        policy_lines(f, &self.policies)?;
-        registered_lines(f, "Tools", &self.tools)?;
-        registered_lines(f, "Retry policies", &self.retry_policies)?;
+        let all = self.unknown.is_empty();
+        policy_lines(f, &self.policies, all)?;
+        registered_lines(f, "Tools", &self.tools, all)?;
+        registered_lines(f, "Retry policies", &self.retry_policies, all)?;
         section(f, "Looser than it could be:", &self.looser)?;
-        section(f, "What you may not read, and so is not told of:", &self.unknown)?;
+        section(f, "What you may not read:", &self.unknown)?;
         if !self.next.is_empty() {
             writeln!(f, "\nNext:")?;
             // Not wrapped: commands are copied.
@@ -61,8 +62,12 @@ fn paragraph(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 }
 
 fn sidecar_lines(f: &mut fmt::Formatter<'_>, sidecar: &Sidecar) -> fmt::Result {
-    let ready = if sidecar.ready { "is ready" } else { "is not ready" };
-    writeln!(f, "\nIts sidecar {ready}:")?;
+    let does = match (sidecar.has_ended, sidecar.ready) {
+        (true, _) => "has ended with it",
+        (false, true) => "is ready",
+        (false, false) => "is not ready",
+    };
+    writeln!(f, "\nIts sidecar {does}:")?;
     let times = if sidecar.restarts == 1 { "once".to_owned() } else { format!("{} times", sidecar.restarts) };
     let restarted = if sidecar.restarts == 0 { "never restarted".to_owned() } else { format!("restarted {times}") };
     paragraph(f, &format!("{}, {restarted}", sidecar.state))?;
@@ -88,9 +93,14 @@ fn agent_lines(f: &mut fmt::Formatter<'_>, agent: &Agent, injected: bool) -> fmt
     agent.doubt.iter().try_for_each(|doubt| paragraph(f, doubt))
 }
 
-fn policy_lines(f: &mut fmt::Formatter<'_>, policies: &[Standing]) -> fmt::Result {
+/// What is not there, and what is not there as far as one may read.
+fn none(all: bool) -> &'static str {
+    if all { "none" } else { "none that you may read" }
+}
+
+fn policy_lines(f: &mut fmt::Formatter<'_>, policies: &[Standing], all: bool) -> fmt::Result {
     if policies.is_empty() {
-        return writeln!(f, "\nNo policy selects it.");
+        return writeln!(f, "\nPolicies that select it: {}.", none(all));
     }
     writeln!(f, "\nPolicies that select it:")?;
     policies.iter().try_for_each(|policy| {
@@ -99,12 +109,12 @@ fn policy_lines(f: &mut fmt::Formatter<'_>, policies: &[Standing]) -> fmt::Resul
     })
 }
 
-fn registered_lines(f: &mut fmt::Formatter<'_>, title: &str, registered: &Registered) -> fmt::Result {
+fn registered_lines(f: &mut fmt::Formatter<'_>, title: &str, registered: &Registered, all: bool) -> fmt::Result {
     match (registered.count, registered.not_in_force.as_slice()) {
-        (0, _) => writeln!(f, "{title}: none."),
+        (0, _) => writeln!(f, "{title}: {}.", none(all)),
         (count, []) => writeln!(f, "{title}: {count}, all in force."),
         (count, not) => {
-            writeln!(f, "{title}: {count}, of which are not in force:")?;
+            writeln!(f, "{title}: {count}, of which not in force:")?;
             not.iter().try_for_each(|one| paragraph(f, &format!("{}, {}", full_name(one), one.problem.as_deref().unwrap_or_default())))
         }
     }

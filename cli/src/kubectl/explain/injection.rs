@@ -140,18 +140,20 @@ fn not_asked(facts: &Facts) -> Injection {
 /// How to ask, at the place that lasts.
 fn opt_in(facts: &Facts) -> Vec<String> {
     let namespace = facts.namespace_name();
-    let all = format!("kubectl label namespace {namespace} {INJECT}=enabled    # or all pods there that are made from then on");
-    let Some(top) = facts.owners.last() else {
-        return vec![format!("Make the pod anew with the annotation {INJECT}: \"true\"."), all];
-    };
-    let patch = match top.kind.as_str() {
-        "Deployment" | "StatefulSet" | "DaemonSet" => format!(r#"{{"spec":{{"template":{ASKING}}}}}"#),
-        "CronJob" => format!(r#"{{"spec":{{"jobTemplate":{{"spec":{{"template":{ASKING}}}}}}}}}"#),
-        kind => {
-            return vec![format!("Give the pod template of {kind} {} the annotation {INJECT}: \"true\", and make it anew.", top.name), all];
-        }
-    };
-    vec![format!("kubectl patch {} {} -n {namespace} -p '{patch}'", top.kind.to_ascii_lowercase(), top.name), all]
+    let patch = |kind: &str, name: &str, spec: String| format!("kubectl patch {kind} {name} -n {namespace} -p '{{\"spec\":{spec}}}'");
+    let template = format!(r#"{{"template":{ASKING}}}"#);
+    let mut next = vec![match facts.owners.last() {
+        None => format!("Make the pod anew with the annotation {INJECT}: \"true\"."),
+        Some(Owner { kind, name, .. }) => match kind.as_str() {
+            "Deployment" | "StatefulSet" | "DaemonSet" => patch(&kind.to_ascii_lowercase(), name, template),
+            "CronJob" => patch("cronjob", name, format!(r#"{{"jobTemplate":{{"spec":{template}}}}}"#)),
+            kind => format!("Give the pod template of {kind} {name} the annotation {INJECT}: \"true\", and make it anew."),
+        },
+    }];
+    if facts.namespace_label(INJECT).is_none() {
+        next.push(format!("kubectl label namespace {namespace} {INJECT}=enabled    # or all pods there that are made from then on"));
+    }
+    next
 }
 
 /// How to get new pods.

@@ -35,8 +35,9 @@ pub(super) struct Sidecar {
     pub(super) redirection: Option<String>,
     #[serde(skip)]
     out_of_memory: bool,
+    /// The pod is over.
     #[serde(skip)]
-    has_ended: bool,
+    pub(super) has_ended: bool,
 }
 
 impl Capturing {

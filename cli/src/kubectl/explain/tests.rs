@@ -54,15 +54,13 @@ fn webhook() -> Value {
 }
 
 /// With what every object has.
-fn object<T: for<'de> Deserialize<'de>>(kind: &str, mut value: Value) -> T {
+fn object<T: for<'de> Deserialize<'de>>(mut value: Value) -> T {
     let metadata = &mut value["metadata"];
     for (member, default) in [("namespace", "trading"), ("uid", "uid-1")] {
         if metadata[member].is_null() {
             metadata[member] = json!(default);
         }
     }
-    value["kind"] = json!(kind);
-    value["apiVersion"] = json!("v1");
     serde_json::from_value(value).unwrap()
 }
 
@@ -70,24 +68,20 @@ impl Case {
     fn facts(self) -> Facts {
         let denied = |what: &str| format!("Error from server (Forbidden): {what} is forbidden: User \"eve\" may not read it");
         let list = |kind: &str, items: Vec<Value>| {
-            let own = Seen::Found(items.into_iter().map(|item| object(kind, item)).collect());
+            let own = Seen::Found(items.into_iter().map(object).collect());
             let release = if self.release_is_hidden { Seen::Hidden(denied(kind)) } else { Seen::Found(Vec::new()) };
             vec![own, release]
         };
         let (policies, tools) = (list("Policy", self.policies), list("ToolRegistration", self.tools));
         let retry_policies = list("RetryPolicy", self.retry_policies);
         let owner = |CaseOwner { kind, name, object: seen }: CaseOwner| {
-            let object = if seen.is_null() { Seen::Absent } else { Seen::Found(object(&kind, seen)) };
+            let object = if seen.is_null() { Seen::Absent } else { Seen::Found(object(seen)) };
             Owner { uid: format!("uid-{}", kind.to_ascii_lowercase()), kind, name, object }
         };
-        let webhook = if self.webhook.is_null() { Seen::Absent } else { Seen::Found(object("MutatingWebhookConfiguration", self.webhook)) };
+        let webhook = if self.webhook.is_null() { Seen::Absent } else { Seen::Found(object(self.webhook)) };
         Facts {
-            pod: object("Pod", self.pod),
-            namespace: if self.namespace.is_null() {
-                Seen::Hidden(denied("namespaces"))
-            } else {
-                Seen::Found(object("Namespace", self.namespace))
-            },
+            pod: object(self.pod),
+            namespace: if self.namespace.is_null() { Seen::Hidden(denied("namespaces")) } else { Seen::Found(object(self.namespace)) },
             owners: self.owners.into_iter().map(owner).collect(),
             release: Release { namespace: "kybernis-system".to_owned(), webhook },
             policies,
