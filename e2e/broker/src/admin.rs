@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
@@ -49,7 +50,12 @@ async fn pending(State(desk): State<Arc<Desk>>) -> Json<Vec<Fault>> {
     Json(desk.snapshot().pending)
 }
 
-async fn script(State(desk): State<Arc<Desk>>, Json(faults): Json<Vec<Fault>>) -> (StatusCode, Json<Value>) {
+/// Whatever the body calls itself: `kubectl create --raw` says nothing of it.
+async fn script(State(desk): State<Arc<Desk>>, body: Bytes) -> (StatusCode, Json<Value>) {
+    let faults = match serde_json::from_slice::<Vec<Fault>>(&body) {
+        Ok(faults) => faults,
+        Err(why) => return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "error": why.to_string() }))),
+    };
     match desk.add(faults) {
         Ok(()) => (StatusCode::OK, Json(json!({ "pending": desk.snapshot().pending }))),
         Err(why) => (StatusCode::BAD_REQUEST, Json(json!({ "error": why.to_string() }))),

@@ -15,4 +15,4 @@ pub use release::Release;
 pub use space::{Agent, Space};
 pub use talk::Talk;
 pub use workload::Workload;
-pub use world::{OUTSIDE, World, programs, unheard_of};
+pub use world::{OUTSIDE, World, objects, programs, unheard_of};

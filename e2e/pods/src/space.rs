@@ -62,6 +62,15 @@ impl<'w> Space<'w> {
         fed(&mut self.kubectl(["create", "--filename=-"]), objects).map(drop)
     }
 
+    /// Makes objects as somebody else, and hands on what kubectl said.
+    ///
+    /// # Errors
+    /// When kubectl does not end.
+    pub fn create_as(&self, person: &str, group: &str, objects: &str) -> Result<Output> {
+        let (person, group) = (format!("--as={person}"), format!("--as-group={group}"));
+        give(&mut self.kubectl(["create", "--filename=-", "--output=name", &person, &group, "--as-group=system:authenticated"]), objects)
+    }
+
     /// Starts a workload as a Deployment, and does not wait for it.
     ///
     /// # Errors

@@ -207,7 +207,9 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-pub(crate) fn objects() -> PathBuf {
+/// Where the manifests of scenarios lie.
+#[must_use]
+pub fn objects() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/objects")
 }
 

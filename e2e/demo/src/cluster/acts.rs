@@ -166,6 +166,12 @@ fn orphan_settled(stage: &mut Stage, orphan: &mut Child) -> Result<()> {
     stage.books.act("The order that the deleted pod left", "A new pod of the same Deployment asks, and is told what became of it.");
     // kubectl's connection ended with the pod.
     orphan.wait().context("cannot wait for kubectl")?;
+    // The lease of the deleted pod runs out half a minute after its last word, and then the probe asks.
+    stage.soon("nothing is under way or in doubt", || {
+        let effects = stage.quietly(&["kyb", "effects", "-n", "trading", "-o", "json"])?;
+        let settled = !effects.contains("\"DISPATCHED\"") && !effects.contains("\"IN_DOUBT\"");
+        Ok(settled.then_some(()))
+    })?;
     let order = stage.order("orphan");
     stage.agent("trader", &order, &["--timeout", "20", "--attempts", "1", "--verbose"])?;
     stage.count("pod deleted in mid-call", &order, 1, true)

@@ -42,7 +42,7 @@ impl Stage {
             step("load the agents' image", || cluster.load(&agents))?;
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+        let path = format!("{}:{}", plug_in(programs)?.display(), std::env::var("PATH").unwrap_or_default());
         let telling = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs().to_string();
         let stage = Self { books: Books::default(), cluster, root, path, telling };
         step("a broker that does what it is told to do wrong", || stage.broker_stands())?;
@@ -202,6 +202,19 @@ impl Stage {
         }
         println!("   cargo xtask cluster down");
     }
+}
+
+/// A folder in which kubectl finds its plug-in: `kybernis` under another name.
+fn plug_in(programs: &Path) -> Result<PathBuf> {
+    let folder = kybernis_cluster::cache().join("demo/bin");
+    std::fs::create_dir_all(&folder)?;
+    let place = folder.join("kubectl-kyb");
+    match std::fs::remove_file(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context("the plug-in of before is in the way"),
+        Ok(()) | Err(_) => {}
+    }
+    std::os::unix::fs::symlink(programs.join("kybernis"), &place)?;
+    Ok(folder)
 }
 
 /// Words as a shell would read them.

@@ -3,6 +3,7 @@
 
 mod control_plane;
 mod drain;
+mod gates;
 mod jobs;
 mod matrix;
 mod node;
@@ -15,10 +16,12 @@ mod story;
 use scenario::{Scenario, run};
 
 /// In this order: the first installs Kybernis, and the last removes it.
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 16] = [
     Scenario("an upgrade leaves running agents alone", release::upgrade),
     Scenario("an agent's retry buys once", story::repeated),
     Scenario("a policy comes into force and goes", story::policy),
+    Scenario("an order waits for two people", gates::two_people),
+    Scenario("an order is denied", gates::denied),
     Scenario("the sidecar is killed in mid-call", sidecar::killed),
     Scenario("the ledger's pod is deleted under load", control_plane::ledger_deleted),
     Scenario("operator and webhook are down", control_plane::operator_and_webhook_down),
