@@ -130,6 +130,12 @@ async fn gates_are_followed_beside_the_sidecars_and_unknown_whenever_one_may_hav
 
     // A change was lost: nothing is known until all is told anew, and the sidecars and policies go on.
     tell.send(Err(Status::aborted("3 changes were lost on the way; ask again"))).unwrap();
+    let unknown = async {
+        while rig.ledger.link().gates.is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), unknown).await.unwrap();
     let again = rig.gate_stream([gate_update(gate("gate-b")), gates_synced()]);
     let link = rig.until_gates(|link| is(link, &["trading/gate-b Pending"])).await;
     assert_eq!((link.session, rig.metrics.gate_restarts.get(), link.fleet.is_some()), (1, 1, true));
