@@ -240,7 +240,7 @@ mod tests {
             Word { gate_uid: "6a4c".to_owned(), ..word() },
             Word { digest: RequestDigest::from_bytes([8; 32]), ..word() },
             Word { verdict: GateVerdict::Deny, ..word() },
-            Word { reason: "checke".to_owned(), person: PersonId::new("dada@example.com").unwrap(), ..word() },
+            Word { reason: "check".to_owned(), person: PersonId::new("edada@example.com").unwrap(), ..word() },
             Word { person: PersonId::new("eve@example.com").unwrap(), ..word() },
         ];
         for other in others {

@@ -162,7 +162,8 @@ fn metrics(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn dashboard_and_rules_ask_for_metrics_that_there_are() {
-    let exported = ["ledger/src/metrics.rs", "operator/src/metrics.rs", "webhook/src/server/metrics.rs", "sidecar/src/admin.rs"].map(text).concat();
+    let exported =
+        ["ledger/src/metrics.rs", "operator/src/metrics.rs", "webhook/src/server/metrics.rs", "sidecar/src/admin.rs"].map(text).concat();
     let mut asked = 0;
     for file in ["dashboards/kybernis.json", "templates/monitoring/rules.yaml"] {
         for name in metrics(&text(&format!("charts/kybernis/{file}"))) {

@@ -30,7 +30,8 @@ pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
     if chore == "test" || chore == "matrix" {
         // The scenarios put these into images.
         run(&mut cargo(["build", "--workspace", "--bins"]))?;
-        return if chore == "test" { run(&mut tests()) } else { run(cargo(SCENARIOS).env("KYB_E2E_MATRIX", "1")) };
+        let only = arguments.get(1).map(String::as_str).unwrap_or_default();
+        return if chore == "test" { run(&mut tests()) } else { run(cargo(SCENARIOS).env("KYB_E2E_MATRIX", only)) };
     }
     // Quiet, since what kubectl prints may be read by a program.
     run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))?;

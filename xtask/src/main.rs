@@ -15,7 +15,7 @@ use std::process::ExitCode;
 const USAGE: &str = "cargo xtask COMMAND
 
   bench    measure speed and memory against baselines of the same run [reads|tls|effects|memory]
-  cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar|agents|kybernis... | test | matrix
+  cluster  a real Kubernetes on this machine: up | down | kubectl ARGS | helm ARGS | exec COMMAND | load IMAGE.tar|agents|kybernis... | test | matrix [CELLS]
   codegen  write the files that follow from the types: docs/schemas, the chart's CRDs
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis;
            --cluster tells it in the test cluster, and leaves that running

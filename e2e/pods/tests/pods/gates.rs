@@ -47,7 +47,7 @@ fn refused(gate: &Value) -> [(&'static str, &'static str, Value, &'static str); 
         ("another request's digest", "ada", with(right(), "digest", json!(other)), "digest"),
         ("another object's uid", "ada", with(right(), "gateUid", json!("00000000-0000-0000-0000-000000000000")), "gateUid"),
         ("a gate that is not there", "ada", with(right(), "gate", json!("gate-of-nobody")), "gate-of-nobody"),
-        ("a word for another question", "ada", word(gate, "Executed"), "Executed"),
+        ("a word for another question", "ada", word(gate, "Executed"), "which asks for Approve or Deny"),
     ]
 }
 

@@ -39,6 +39,6 @@ const SCENARIOS: [Scenario; 16] = [
 const MATRIX: [Scenario; 1] = [Scenario("the fault matrix in pods", matrix::in_pods)];
 
 fn main() {
-    let matrix = std::env::var_os("KYB_E2E_MATRIX").is_some();
+    let matrix = std::env::var_os(matrix::ONLY).is_some();
     run(if matrix { &MATRIX } else { &SCENARIOS });
 }
