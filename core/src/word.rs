@@ -32,6 +32,8 @@ pub struct Word {
     pub gate: GateId,
     /// The Gate object's uid: a namesake is another gate.
     pub gate_uid: String,
+    /// Whom the gate asks: the right of the person to speak for it is what admission has looked at.
+    pub class: String,
     /// The request that the person saw.
     pub digest: RequestDigest,
     /// What is said.
@@ -52,7 +54,17 @@ impl Word {
             GateVerdict::NotExecuted => "NotExecuted",
         };
         let digest = self.digest.to_hex();
-        let fields = [DOMAIN, &self.namespace, self.gate.as_str(), &self.gate_uid, &digest, verdict, &self.reason, self.person.as_str()];
+        let fields = [
+            DOMAIN,
+            &self.namespace,
+            self.gate.as_str(),
+            &self.gate_uid,
+            &self.class,
+            &digest,
+            verdict,
+            &self.reason,
+            self.person.as_str(),
+        ];
         fields
             .iter()
             .flat_map(|field| u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes().into_iter().chain(field.bytes()))
@@ -221,6 +233,7 @@ mod tests {
             namespace: "trading".to_owned(),
             gate: GateId::new("gate-1").unwrap(),
             gate_uid: "6a4b".to_owned(),
+            class: "desk-heads".to_owned(),
             digest: RequestDigest::from_bytes([7; 32]),
             verdict: GateVerdict::Approve,
             reason: "checked".to_owned(),
@@ -238,6 +251,7 @@ mod tests {
             Word { namespace: "other".to_owned(), ..word() },
             Word { gate: GateId::new("gate-2").unwrap(), ..word() },
             Word { gate_uid: "6a4c".to_owned(), ..word() },
+            Word { class: "interns".to_owned(), ..word() },
             Word { digest: RequestDigest::from_bytes([8; 32]), ..word() },
             Word { verdict: GateVerdict::Deny, ..word() },
             Word { reason: "check".to_owned(), person: PersonId::new("edada@example.com").unwrap(), ..word() },

@@ -26,7 +26,7 @@ impl TryFrom<v1::DecideGateRequest> for SignedWord {
 
     fn try_from(request: v1::DecideGateRequest) -> Result<Self, Invalid> {
         let verdict = verdict(request.verdict())?;
-        let v1::DecideGateRequest { tenant, namespace, gate, gate_uid, digest, reason, person, signature, verdict: _ } = request;
+        let v1::DecideGateRequest { tenant, namespace, gate, gate_uid, digest, reason, person, signature, class, verdict: _ } = request;
         let tenant = name("tenant", &label("tenant", tenant)?, TenantId::new)?;
         let namespace = label("namespace", namespace)?;
         if !(1..=UID_MAX).contains(&gate_uid.len()) {
@@ -40,6 +40,7 @@ impl TryFrom<v1::DecideGateRequest> for SignedWord {
             namespace,
             gate: name("gate", &gate, GateId::new)?,
             gate_uid,
+            class,
             digest: RequestDigest::from_bytes(bytes32("digest", &digest)?),
             verdict,
             reason,
@@ -139,6 +140,7 @@ mod tests {
             reason: "too large".to_owned(),
             person: "ada@example.com".to_owned(),
             signature: String::new(),
+            class: "desk-heads".to_owned(),
         }
     }
 
@@ -149,6 +151,7 @@ mod tests {
             namespace: "desk".to_owned(),
             gate: GateId::new("gate-1").unwrap(),
             gate_uid: "6a4b".to_owned(),
+            class: "desk-heads".to_owned(),
             digest: RequestDigest::from_bytes([7; 32]),
             verdict: GateVerdict::Deny,
             reason: "too large".to_owned(),

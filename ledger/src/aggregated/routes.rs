@@ -1,7 +1,8 @@
 //! What can be asked: which group is served, and what the ledger knows of a namespace.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Shared};
+use axum::extract::{Path, Query, Request, State as Shared};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -27,9 +28,24 @@ pub(super) fn router(aggregated: Aggregated) -> Router {
         .route(&format!("{namespace}/effects"), get(effects))
         .route(&format!("{namespace}/gates"), get(gates))
         .route(&format!("{namespace}/runs/{{run}}/events"), get(run_events))
+        .layer(middleware::from_fn(only_known_parameters))
         .fallback(async || Failed::not_found())
         .method_not_allowed_fallback(async || Failed::not_allowed())
         .with_state(aggregated)
+}
+
+/// What a listing may be asked for; none of these names has a character that is escaped.
+const PARAMETERS: [&str; 5] = ["run_id", "status", "type", "after", "limit"];
+
+/// RBAC by `resourceNames` goes by the `fieldSelector` of a listing: what the API server has judged by and we would pass over must not
+/// be there. Whatever else is there would be passed over, too.
+async fn only_known_parameters(request: Request, next: Next) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let mut names = query.split('&').filter(|part| !part.is_empty()).map(|part| part.split('=').next().unwrap_or_default());
+    match names.find(|name| !PARAMETERS.contains(name)) {
+        Some(name) => Failed::bad_request(format!("query parameter {name:.100?} is none of {}", PARAMETERS.join(", "))).into_response(),
+        None => next.run(request).await,
+    }
 }
 
 /// `APIGroup` of `meta/v1`, without its own kind.

@@ -27,6 +27,10 @@ impl Failed {
         Self { status: StatusCode::NOT_FOUND, reason: "NotFound", message: format!("namespaces {name:?} not found") }
     }
 
+    pub(super) fn bad_request(message: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason: "BadRequest", message }
+    }
+
     pub(super) fn not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, reason: "MethodNotAllowed", message }

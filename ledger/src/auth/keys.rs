@@ -80,6 +80,7 @@ mod tests {
             namespace: "trading".to_owned(),
             gate: GateId::new("gate-1").unwrap(),
             gate_uid: "6a4b".to_owned(),
+            class: "desk-heads".to_owned(),
             digest: RequestDigest::from_bytes([7; 32]),
             verdict: GateVerdict::Approve,
             reason: String::new(),

@@ -7,7 +7,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use kybernis_core::ids::TenantId;
-use kybernis_core::machine::{DecideGate, Refuse, Voucher};
+use kybernis_core::machine::{DecideGate, Gate, Refuse, Voucher};
 use kybernis_core::mutation::broken;
 use kybernis_core::policy::{PolicySet, SecretRef};
 use kybernis_core::reason::Code;
@@ -51,13 +51,14 @@ impl Control {
         let engine = self.tenants.of(&tenant).await?.engine.clone();
         let gate = word.gate.clone();
         let is_of = {
-            let namespace = word.namespace.clone();
-            engine.read(move |state| state.gate(&gate).is_some_and(|gate| gate.spec.agent.namespace() == namespace)).await?
+            let (namespace, class) = (word.namespace.clone(), word.class.clone());
+            let is_of = move |gate: &Gate| gate.spec.agent.namespace() == namespace && gate.spec.class == class;
+            engine.read(move |state| state.gate(&gate).is_some_and(is_of)).await?
         };
-        let Word { namespace, gate, gate_uid, digest, verdict, reason, person } = word;
+        let Word { namespace, gate, gate_uid, class, digest, verdict, reason, person } = word;
         // Whoever may decide in one namespace decides nothing in another, although both are one tenant's.
         if !is_of && !broken("a_word_is_of_its_gate_s_namespace") {
-            return Ok(Err(Refuse::new(Code::NotFound, format!("There is no gate {gate} in namespace {namespace}."))));
+            return Ok(Err(Refuse::new(Code::NotFound, format!("There is no gate {gate} of class {class} in namespace {namespace}."))));
         }
         let voucher = Some(Box::new(Voucher { namespace, gate_uid, signature }));
         Ok(engine.decide_gate(DecideGate { gate, digest: Some(digest), person, verdict, reason, voucher }).await?)

@@ -4,6 +4,7 @@ use kybernis_core::ids::{AgentId, RunId};
 use kybernis_core::reason::Code;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Failure, bad, ok};
 use crate::engine::Engine;
@@ -52,6 +53,7 @@ impl Listing {
 
     /// One page of it.
     pub(crate) async fn read(self, engine: &Engine, within: Within, query: Page) -> Answer {
+        let _place = PLACES.acquire().await;
         match self {
             Self::Runs => runs(engine, within, query).await,
             Self::Effects => effects(engine, within, query).await,
@@ -64,6 +66,9 @@ impl Listing {
         page(self, Vec::<()>::new(), query.after.as_deref(), query.limit()?)
     }
 }
+
+/// Listings at a time: each holds all that there is for as long as it sorts, and the writer while it looks.
+static PLACES: Semaphore = Semaphore::const_new(2);
 
 /// What narrows a listing. `after` is the `next` of the page before.
 #[derive(Debug, Default, Deserialize)]

@@ -130,8 +130,9 @@ impl Clerk {
             return Err(Later::Away("it is not connected".to_owned()));
         };
         // An object of which the ledger knows no gate goes soon, and then its decisions are refused.
-        let tenant = gates.get(&place).ok_or(Later::NotTold)?.tenant.clone();
-        match connection.decide(DecideGateRequest { tenant, ..request }).await.map_err(Later::Away)? {
+        let gate = gates.get(&place).ok_or(Later::NotTold)?;
+        let (tenant, class) = (gate.tenant.clone(), gate.spec.class.clone());
+        match connection.decide(DecideGateRequest { tenant, class, ..request }).await.map_err(Later::Away)? {
             Answer::Recorded => Ok(Ok(())),
             Answer::Refused(detail) => Ok(Err(Refusal::Refused(detail))),
         }

@@ -67,6 +67,7 @@ async fn a_signed_word_comes_to_the_ledger_as_it_was_signed_and_once() {
         reason: "checked".to_owned(),
         person: "ada@example.com".to_owned(),
         signature: "ed25519:00:AA".to_owned(),
+        class: gate["spec"]["class"].as_str().unwrap().to_owned(),
     };
     assert_eq!(stage.decided(), std::slice::from_ref(&expected));
 

@@ -42,7 +42,7 @@ impl Refusal {
     }
 }
 
-/// A decision that somebody vouches for, and the Gate that it is about. The tenant is the ledger's to say.
+/// A decision that somebody vouches for, and the Gate that it is about. Tenant and class are the ledger's to say.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Signed {
     pub(super) gate: Place,
@@ -59,6 +59,7 @@ pub(super) fn signed(decision: &Decision) -> Result<Signed, Refusal> {
     let digest = spec.digest.strip_prefix("sha256:").and_then(RequestDigest::from_hex).ok_or(Refusal::Unreadable)?;
     let request = v1::DecideGateRequest {
         tenant: String::new(),
+        class: String::new(),
         namespace: gate.namespace.clone(),
         gate: gate.name.clone(),
         gate_uid: spec.gate_uid.clone(),

@@ -20,6 +20,8 @@ pub(super) const SHOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const MOMENT: Duration = Duration::from_secs(5);
 /// How far clocks may be apart.
 const CLOCKS: SignedDuration = SignedDuration::from_hours(1);
+/// Objects of one agent's gates at a time.
+const SHOWN_MAX: usize = 500;
 /// Longest name of an object (RFC 1123).
 const NAME_MAX: usize = 253;
 
@@ -97,10 +99,31 @@ impl Validator {
         self.strangers = strangers;
         let has_room = |place: &Place| namespaces.get(&place.namespace).is_some_and(|found| !found.terminating);
         let absent = wanted.into_values().filter(|gate| !taken.contains(&gate.place) && has_room(&gate.place));
-        validated.absent = absent.filter(|gate| is_name(gate)).cloned().collect();
+        validated.absent = fitting(&validated.present, absent.filter(|gate| is_name(gate)).cloned());
         validated.again = due.into_iter().min();
         validated
     }
+}
+
+/// Those gates that may have an object beside those that have one: more than [`SHOWN_MAX`] of one agent are for nobody to read, and an
+/// agent, or a far side that is down, could otherwise fill the API server's store. The ledger has them all.
+fn fitting(present: &[(Found, Arc<Gate>)], absent: impl Iterator<Item = Arc<Gate>>) -> Vec<Arc<Gate>> {
+    let mut shown: HashMap<String, usize> = HashMap::new();
+    present.iter().for_each(|(_, gate)| *shown.entry(gate.spec.agent.clone()).or_default() += 1);
+    let mut left_out = 0_usize;
+    let mut fits = |gate: &Arc<Gate>| {
+        let shown = shown.entry(gate.spec.agent.clone()).or_default();
+        let fits = *shown < SHOWN_MAX;
+        *if fits { shown } else { &mut left_out } += 1;
+        fits
+    };
+    // What still waits first.
+    let (waiting, over): (Vec<_>, Vec<_>) = absent.partition(|gate| gate.ended_at.is_none());
+    let fitting = waiting.into_iter().chain(over).filter(|gate| fits(gate)).collect();
+    if left_out > 0 {
+        tracing::warn!(gates = left_out, most = SHOWN_MAX, "an agent has more gates than are shown; the ledger lists them all");
+    }
+    fitting
 }
 
 /// When the object of a gate that has ended goes.

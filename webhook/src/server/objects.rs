@@ -44,7 +44,7 @@ pub(crate) fn check(request: &Request, release_namespace: &str) -> Result<Allowe
         return Ok(Allowed::default());
     }
     let document = document(request);
-    let name = request.name.as_deref().unwrap_or_default();
+    let name = request.shown_name();
     if *kind == "Budget" {
         return budget(&document).map_err(|cause| Refused::invalid(kind, name, vec![cause]));
     }

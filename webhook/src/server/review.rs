@@ -59,6 +59,14 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The object's name, or what its name will begin with: the API server has not made it up yet.
+    pub(crate) fn shown_name(&self) -> &str {
+        let begins = || self.object.pointer("/metadata/generateName").and_then(Value::as_str);
+        self.name.as_deref().filter(|name| !name.is_empty()).or_else(begins).unwrap_or_default()
+    }
+}
+
 /// Which resource it is about.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Resource {

@@ -11,6 +11,7 @@ fn signed(gate: &GateId, person: &str, verdict: GateVerdict) -> Command {
         namespace: namespace.clone(),
         gate: gate.clone(),
         gate_uid: gate_uid.clone(),
+        class: "desk-heads".to_owned(),
         digest,
         verdict,
         reason: String::new(),

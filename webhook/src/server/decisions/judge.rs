@@ -69,7 +69,7 @@ impl Case<'_> {
             return Err(Refused::invalid(DECISION, self.name, causes));
         }
         self.waits(gate, now)?;
-        Ok(self.said.clone().word(self.namespace, self.person.clone()))
+        Ok(self.said.clone().word(self.namespace, &gate.class, self.person.clone()))
     }
 
     fn may(&self, gate: &Gate, may: &May) -> Result<(), Refused> {
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_word_that_counts_is_the_one_that_was_said() {
         let person = PersonId::new("ada").unwrap();
-        assert_eq!(judged(said(), gate(), true), Ok(said().word("trading", person)));
+        assert_eq!(judged(said(), gate(), true), Ok(said().word("trading", &gate().class, person)));
         let pending = Gate { phase: Some(GatePhase::Pending), ..gate() };
         assert!(judged(said(), pending, true).is_ok());
         for verdict in [GateVerdict::Executed, GateVerdict::NotExecuted] {

@@ -60,10 +60,12 @@ impl Decisions {
 
     /// Checks what the others have left of it.
     pub(crate) async fn check(&self, request: &Request) -> Result<Allowed, Refused> {
-        let Asked { request, namespace, person, said, .. } = Asked::read(request)?;
+        let Asked { request, namespace, name, person, said, .. } = Asked::read(request)?;
         if let Stamp { signature: Some(signature) } = Stamp::read(&request.object, &person, request.is_dry_run())? {
+            let gate = self.authority.gate(namespace, said.gate.as_str()).await?;
+            let Some(gate) = gate else { return Err(Case { namespace, name, person: &person, said: &said }.no_gate()) };
             let keys = self.keys(&signature).await?;
-            keys.verify(&said.word(namespace, person), &signature).map_err(|error| unbelieved(&error))?;
+            keys.verify(&said.word(namespace, &gate.class, person), &signature).map_err(|error| unbelieved(&error))?;
         }
         Ok(Allowed::default())
     }
@@ -102,7 +104,7 @@ impl<'r> Asked<'r> {
         };
         let user = User::read(&request.user_info)?;
         let person = user.person()?;
-        let name = request.name.as_deref().unwrap_or_default();
+        let name = request.shown_name();
         let said = Said::read(&request.object, name)?;
         Ok(Self { request, namespace, name, user, person, said })
     }

@@ -53,9 +53,9 @@ impl Said {
     }
 
     /// What is signed when this person says it there.
-    pub(crate) fn word(self, namespace: &str, person: PersonId) -> Word {
+    pub(crate) fn word(self, namespace: &str, class: &str, person: PersonId) -> Word {
         let Self { gate, gate_uid, digest, verdict, reason } = self;
-        Word { namespace: namespace.to_owned(), gate, gate_uid, digest, verdict, reason, person }
+        Word { namespace: namespace.to_owned(), gate, gate_uid, class: class.to_owned(), digest, verdict, reason, person }
     }
 }
 

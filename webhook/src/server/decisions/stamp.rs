@@ -85,6 +85,7 @@ mod tests {
             namespace: "trading".to_owned(),
             gate: GateId::new("trader-7f9c2").unwrap(),
             gate_uid: "u".to_owned(),
+            class: "desk-heads".to_owned(),
             digest: RequestDigest::from_bytes([7; 32]),
             verdict: GateVerdict::Approve,
             reason: String::new(),

@@ -79,12 +79,16 @@ async fn granted(engine: &Engine, parts: DecideParts) -> Grant {
     }
 }
 
+/// Whom its rule asks.
+const CLASS: &str = "desk-heads";
+
 /// What `person` says of the gate whose request is `[1; 32]`, as admission signs it by key 1.
 fn word(gate: &GateId, person: &str, verdict: GateVerdict) -> Word {
     Word {
         namespace: "desk".to_owned(),
         gate: gate.clone(),
         gate_uid: "6a4b".to_owned(),
+        class: CLASS.to_owned(),
         digest: RequestDigest::from_bytes([1; 32]),
         verdict,
         reason: "checked".to_owned(),
@@ -109,6 +113,7 @@ fn request(word: &Word, signature: &str) -> v1::DecideGateRequest {
         reason: word.reason.clone(),
         person: word.person.to_string(),
         signature: signature.to_owned(),
+        class: word.class.clone(),
     }
 }
 
@@ -251,6 +256,8 @@ async fn a_word_is_believed_by_admission_s_signature_alone_and_only_of_its_own_g
         (claims(&|r| r.namespace = "vault".to_owned()), "decision_unsigned", "another namespace than was signed"),
         (claims(&|r| r.tenant = "another".to_owned()), "not_found", "another tenant"),
         (signed(&Word { namespace: "vault".to_owned(), ..good.clone() }), "not_found", "signed for another namespace"),
+        (claims(&|r| r.class = "interns".to_owned()), "decision_unsigned", "another class than was signed"),
+        (signed(&Word { class: "interns".to_owned(), ..good.clone() }), "not_found", "signed for another class"),
         (signed(&Word { gate: GateId::new("gate-9").unwrap(), ..good.clone() }), "not_found", "a gate that is not there"),
         (signed(&Word { digest: RequestDigest::from_bytes([2; 32]), ..good.clone() }), "approval_mismatch", "signed for another request"),
         (signed(&Word { verdict: GateVerdict::Executed, ..good.clone() }), "bad_request", "a verdict that does not fit"),
