@@ -80,7 +80,7 @@ async fn granted(engine: &Engine, parts: DecideParts) -> Grant {
 }
 
 /// Whom its rule asks.
-const CLASS: &str = "desk-heads";
+const CLASS: &str = "desk";
 
 /// What `person` says of the gate whose request is `[1; 32]`, as admission signs it by key 1.
 fn word(gate: &GateId, person: &str, verdict: GateVerdict) -> Word {
@@ -183,7 +183,7 @@ fn state_of(gates: usize) -> State {
         digest: RequestDigest::from_bytes([1; 32]),
         policy: String::new(),
         required: 1,
-        class: "desk".to_owned(),
+        class: CLASS.to_owned(),
         expires_at: None,
         effect: None,
         keys: Vec::new(),
@@ -357,6 +357,6 @@ fn a_gate_s_message_says_all_that_an_object_needs() {
     let state = state_of(1);
     let gate: &Gate = state.gates().next().unwrap();
     let message = gate_state(&TenantId::new("trading").unwrap(), gate);
-    assert_eq!((message.agent.as_str(), message.class.as_str(), message.digest), (DESK, "desk", vec![1; 32]));
+    assert_eq!((message.agent.as_str(), message.class.as_str(), message.digest), (DESK, CLASS, vec![1; 32]));
     assert_eq!((message.kind, message.opened_at_ms, message.ended_at_ms), (v1::GateKind::Approval.into(), 1, None));
 }
