@@ -23,8 +23,8 @@ pub(crate) struct Stage {
     pub(crate) books: Books,
     cluster: Cluster,
     root: PathBuf,
-    /// With the plug-in's folder in front.
-    path: String,
+    /// Where kubectl finds its plug-in.
+    plug_in: PathBuf,
     /// What this telling's orders begin with: a ledger forgets nothing, and the cluster may have heard the story before.
     telling: String,
 }
@@ -42,9 +42,9 @@ impl Stage {
             step("load the agents' image", || cluster.load(&agents))?;
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        let path = format!("{}:{}", plug_in(programs)?.display(), std::env::var("PATH").unwrap_or_default());
+        let plug_in = plug_in(programs)?;
         let telling = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs().to_string();
-        let stage = Self { books: Books::default(), cluster, root, path, telling };
+        let stage = Self { books: Books::default(), cluster, root, plug_in, telling };
         step("a broker that does what it is told to do wrong", || stage.broker_stands())?;
         step("an agent in namespace trading", || stage.agents_stand())?;
         Ok(stage)
@@ -95,7 +95,8 @@ impl Stage {
 
     fn kubectl(&self, words: &[&str]) -> Command {
         let mut kubectl = self.cluster.kubectl();
-        kubectl.args(words).current_dir(&self.root).env("PATH", &self.path);
+        kubectl.args(words).current_dir(&self.root);
+        kubectl.env("PATH", format!("{}:{}", self.plug_in.display(), std::env::var("PATH").unwrap_or_default()));
         kubectl
     }
 
@@ -195,6 +196,7 @@ impl Stage {
     pub(crate) fn close(&self, took: Duration) {
         self.books.print();
         println!("\nTold in {:.0} s. All of it still stands; go on with:\n", took.as_secs_f64());
+        println!("   export PATH={}:$PATH        # for kubectl's plug-in", self.plug_in.display());
         for words in
             ["get kybernis -A", "get gates -n trading", "kyb runs -n trading", "kyb show RUN -n trading", "kyb explain-pod POD -n trading"]
         {
