@@ -44,9 +44,26 @@ pub(crate) struct Reconciler {
 }
 
 /// How a pass went.
-struct Pass {
-    complete: bool,
-    again: Option<Instant>,
+pub(crate) struct Pass {
+    pub(crate) complete: bool,
+    /// When something is due, whatever changes.
+    pub(crate) again: Option<Instant>,
+}
+
+impl Pass {
+    /// Until the next one: something changes, something is due, or what was not complete is tried again.
+    pub(crate) async fn rest(self, backoff: &mut Backoff, wake: &Notify) {
+        let due = if self.complete {
+            backoff.reset();
+            Instant::now() + RESYNC
+        } else {
+            Instant::now() + backoff.next()
+        };
+        let due = self.again.map_or(due, |again| again.min(due));
+        if tokio::time::timeout_at(due, wake.notified()).await.is_ok() {
+            settle(wake).await;
+        }
+    }
 }
 
 impl Reconciler {
@@ -56,33 +73,24 @@ impl Reconciler {
         self.ready.send_replace(true);
         let mut leads = self.leads.clone();
         while leads.wait_for(|leads| *leads).await.is_ok() {
-            // What another leader gave the ledger meanwhile is not known: everything is given again.
-            let (mut programmer, mut validator) = (Programmer::default(), Validator::default());
             let mut led = self.leads.clone();
             tokio::select! {
-                () = self.lead(&mut programmer, &mut validator) => {}
+                () = self.lead() => {}
                 _ = led.wait_for(|leads| !*leads) => {}
             }
         }
     }
 
-    async fn lead(&mut self, programmer: &mut Programmer, validator: &mut Validator) {
+    async fn lead(&mut self) {
+        // What another leader gave the ledger meanwhile is not known: everything is given again.
+        let (mut programmer, mut validator) = (Programmer::default(), Validator::default());
         let mut backoff = Backoff::new();
         loop {
             let began = Instant::now();
-            let pass = self.pass(programmer, validator).await;
+            let pass = self.pass(&mut programmer, &mut validator).await;
             self.metrics.reconcile_seconds.observe(began.elapsed());
             self.metrics.reconciles.count(&if pass.complete { Ok(()) } else { Err(()) });
-            let due = if pass.complete {
-                backoff.reset();
-                Instant::now() + RESYNC
-            } else {
-                Instant::now() + backoff.next()
-            };
-            let due = pass.again.map_or(due, |again| again.min(due));
-            if tokio::time::timeout_at(due, self.wake.notified()).await.is_ok() {
-                settle(&self.wake).await;
-            }
+            pass.rest(&mut backoff, &self.wake).await;
         }
     }
 

@@ -28,7 +28,7 @@ use self::validate::{SHOWN_FOR, Validator};
 use crate::backoff::Backoff;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::reconcile::{RESYNC, settle};
+use crate::reconcile::Pass;
 use crate::status::Now;
 use crate::watch::GateWatches;
 
@@ -46,12 +46,6 @@ pub(crate) struct Keeper {
     pub(crate) leads: watch::Receiver<bool>,
     /// How long the ledger has to tell of an object's gate.
     pub(crate) moment: Duration,
-}
-
-/// How a pass went.
-struct Pass {
-    complete: bool,
-    again: Option<Instant>,
 }
 
 impl Keeper {
@@ -73,16 +67,7 @@ impl Keeper {
         let mut backoff = Backoff::new();
         loop {
             let pass = self.pass(&mut validator, &mut writer).await;
-            let due = if pass.complete {
-                backoff.reset();
-                Instant::now() + RESYNC
-            } else {
-                Instant::now() + backoff.next()
-            };
-            let due = pass.again.map_or(due, |again| again.min(due));
-            if tokio::time::timeout_at(due, self.wake.notified()).await.is_ok() {
-                settle(&self.wake).await;
-            }
+            pass.rest(&mut backoff, &self.wake).await;
         }
     }
 
