@@ -4,21 +4,11 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rusqlite::{Connection, OpenFlags};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::process::Command;
 
-use crate::process::{Process, free_address, output};
-
-/// Longer than anything that is waited for here.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Between looks.
-const LOOK: Duration = Duration::from_millis(10);
+use crate::process::{Process, ask, free_address, is_ready, output, quiet, until};
 
 /// What governs: a tool with a key of its own, and a policy whose rules every call is held against. `FAR` is the far side.
 const MANIFESTS: &str = r#"
@@ -98,19 +88,19 @@ impl Governed {
         )?;
         let bundle = bundle.join("ca-bundle.pem");
         let governed = Self { ledger, sidecar, proxy, bundle, admin, journal: data.join("journal.sqlite") };
-        until("the sidecar is ready", || async { governed.ask("/readyz").await.is_ok_and(|text| text.contains("200 OK")) }).await?;
+        until("the sidecar is ready", || is_ready(admin)).await?;
         Ok(governed)
     }
 
     /// Waits until everything that was recorded is with the ledger: its delivery belongs to the cost of what was recorded.
     pub(crate) async fn settled(&self) -> Result<()> {
-        let empty = || async { self.ask("/metrics").await.is_ok_and(|text| text.contains("kyb_spool_empty 1")) };
+        let empty = || async { ask(self.admin, "/metrics").await.is_ok_and(|text| text.contains("kyb_spool_empty 1")) };
         until("the spool is empty", empty).await
     }
 
     /// Spans that the sidecar had no room for.
     pub(crate) async fn dropped(&self) -> Result<u64> {
-        let text = self.ask("/metrics").await?;
+        let text = ask(self.admin, "/metrics").await?;
         let value = text.lines().find_map(|line| line.strip_prefix("kyb_spool_spans_dropped_total "));
         Ok(value.context("no such metric")?.trim().parse()?)
     }
@@ -127,27 +117,4 @@ impl Governed {
         self.sidecar.stop().await?;
         self.ledger.stop().await
     }
-
-    async fn ask(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.admin).await?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes()).await?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
-        Ok(text)
-    }
-}
-
-fn quiet(kybernis: &Path, role: &str) -> Command {
-    let mut command = Command::new(kybernis);
-    command.args([role, "--log", "warn"]).stdin(Stdio::null()).stdout(Stdio::null());
-    command
-}
-
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
-    let began = Instant::now();
-    while !holds().await {
-        ensure!(began.elapsed() < PATIENCE, "it never came to that: {what}");
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
 }

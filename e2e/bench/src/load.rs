@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request};
 use http_body_util::BodyExt as _;
@@ -29,6 +30,8 @@ pub(crate) enum Way {
     Direct,
     /// Absolute-form requests to a proxy.
     Proxy(SocketAddr),
+    /// Straight, over TLS.
+    Tls(Arc<ClientConfig>),
     /// CONNECT to a proxy, then TLS with whoever answers.
     Tunnel(SocketAddr, Arc<ClientConfig>),
 }
@@ -46,7 +49,7 @@ impl Call {
         Self { method: Method::GET, path, body: Repeated::nothing() }
     }
 
-    pub(crate) fn post(path: &str, json: String) -> Self {
+    pub(crate) fn post(path: &str, json: impl Into<Bytes>) -> Self {
         Self { method: Method::POST, path: path.to_owned(), body: Repeated::once(json.into()) }
     }
 }
@@ -64,22 +67,31 @@ impl Client {
     pub(crate) async fn open(way: &Way, far: SocketAddr) -> Result<Self> {
         let host = match way {
             Way::Direct | Way::Proxy(_) => far.to_string(),
-            Way::Tunnel(..) => format!("{}:{}", tls::NAME, far.port()),
+            Way::Tls(_) | Way::Tunnel(..) => format!("{}:{}", tls::NAME, far.port()),
         };
         let prefix = if matches!(way, Way::Proxy(_)) { format!("http://{host}") } else { String::new() };
         let sender = match way {
             Way::Direct => handshake(connect(far).await?).await?,
             Way::Proxy(proxy) => handshake(connect(*proxy).await?).await?,
-            Way::Tunnel(proxy, config) => {
-                let stream = tunnel(connect(*proxy).await?, &host).await?;
-                handshake(TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(tls::NAME)?, stream).await?).await?
-            }
+            Way::Tls(config) => secured(config, connect(far).await?).await?,
+            Way::Tunnel(proxy, config) => secured(config, tunnel(connect(*proxy).await?, &host).await?).await?,
         };
         Ok(Self { sender, host: host.parse()?, prefix })
     }
 
     /// One exchange, its answer read to the end; the length of the answer.
     pub(crate) async fn call(&mut self, call: Call) -> Result<u64> {
+        self.exchange(call, |_| {}).await
+    }
+
+    /// One exchange, for its answer.
+    pub(crate) async fn ask(&mut self, call: Call) -> Result<Vec<u8>> {
+        let mut answer = Vec::new();
+        self.exchange(call, |data| answer.extend_from_slice(data)).await?;
+        Ok(answer)
+    }
+
+    async fn exchange(&mut self, call: Call, mut keep: impl FnMut(&[u8])) -> Result<u64> {
         let mut request = Request::new(call.body);
         *request.method_mut() = call.method;
         *request.uri_mut() = format!("{}{}", self.prefix, call.path).parse()?;
@@ -99,6 +111,7 @@ impl Client {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             length += data.len() as u64;
+            keep(&data);
             if !status.is_success() {
                 said.extend_from_slice(&data);
             }
@@ -127,6 +140,13 @@ async fn tunnel(mut stream: TcpStream, host: &str) -> Result<TcpStream> {
     Ok(stream)
 }
 
+async fn secured(
+    config: &Arc<ClientConfig>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Repeated>> {
+    handshake(TlsConnector::from(Arc::clone(config)).connect(ServerName::try_from(tls::NAME)?, stream).await?).await
+}
+
 async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<SendRequest<Repeated>> {
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -138,7 +158,8 @@ async fn handshake(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static)
 pub(crate) struct Took {
     pub(crate) calls: usize,
     pub(crate) elapsed: Duration,
-    each: Vec<Duration>,
+    /// Each call's own.
+    pub(crate) each: Vec<Duration>,
 }
 
 impl Took {
@@ -197,6 +218,12 @@ impl Crowd {
 pub(crate) fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
     values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
     values.get(values.len() / 2).copied()
+}
+
+/// The one that `percent` of a hundred values are not above.
+pub(crate) fn percentile(mut values: Vec<Duration>, percent: usize) -> Option<Duration> {
+    values.sort_unstable();
+    values.get((values.len() * percent).div_ceil(100).checked_sub(1)?).copied()
 }
 
 /// Counts here stay far below 2^52.

@@ -1,14 +1,20 @@
-//! What governing costs, as ratios: the same load through a minimal hyper proxy and through the sidecar, in the same run, on
+//! What governing costs, as ratios: the same load through a minimal server of hyper's and through the product, in the same run, on
 //! the same machine. Wires the roles, each a process of its own so that its CPU and memory can be told apart.
 
+mod admit;
+mod api_server;
 mod awake;
 mod baseline;
 mod body;
+mod cluster;
 mod disk;
 mod governed;
+mod ledger;
 mod load;
 mod measure;
+mod population;
 mod process;
+mod reviews;
 mod stage;
 mod table;
 mod tls;
@@ -18,6 +24,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::table::Table;
 
 /// Exit status when a gate is missed by so much that it blocks.
 const BLOCKED: u8 = 1;
@@ -33,7 +41,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Measure everything and print the table
+    /// Measure everything and print the tables
     Run(RunArgs),
     /// The far side: a hyper server, in plain text and over TLS
     Upstream(FolderArgs),
@@ -41,6 +49,12 @@ enum Role {
     Forward,
     /// The baseline of intercepted reads: the same, terminating and originating TLS
     Intercept(FolderArgs),
+    /// The baseline of admission: a webhook that allows everything
+    Admit(FolderArgs),
+    /// The API server that the webhook and the operator work with
+    ApiServer(FolderArgs),
+    /// The ledger that the operator works with, and its sidecars
+    Ledger(FolderArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +62,7 @@ struct RunArgs {
     /// The `kybernis` program, built with the same flags as this one
     #[arg(long)]
     kybernis: PathBuf,
-    /// The page whose table is to be replaced
+    /// The page whose tables are to be replaced
     #[arg(long)]
     page: Option<PathBuf>,
     /// Only these parts; may be repeated
@@ -68,9 +82,12 @@ struct FolderArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What is not measured stays out of the way: one thread, woken where it last ran. The baselines are what anybody would write.
+    // What is not measured stays out of the way: one thread, woken where it last ran. The baselines are what anybody would write, but
+    // that of admission has one thread because the webhook has.
     let mut runtime = match cli.role {
-        Role::Run(_) | Role::Upstream(_) => tokio::runtime::Builder::new_current_thread(),
+        Role::Run(_) | Role::Upstream(_) | Role::ApiServer(_) | Role::Ledger(_) | Role::Admit(_) => {
+            tokio::runtime::Builder::new_current_thread()
+        }
         Role::Forward | Role::Intercept(_) => tokio::runtime::Builder::new_multi_thread(),
     };
     match runtime.enable_all().build().map_err(Into::into).and_then(|runtime| runtime.block_on(run(cli.role))) {
@@ -87,13 +104,19 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Upstream(args) => upstream::serve(&args.dir).await?,
         Role::Forward => baseline::forward().await?,
         Role::Intercept(args) => baseline::intercept(&args.dir).await?,
+        Role::Admit(args) => admit::serve(&args.dir).await?,
+        Role::ApiServer(args) => api_server::serve(&args.dir).await?,
+        Role::Ledger(args) => ledger::serve(&args.dir).await?,
         Role::Run(args) => {
-            let table = measure::all(&args).await?;
-            table.print();
-            if let Some(page) = &args.page {
-                table.write(page)?;
-            }
-            return Ok(if table.blocks() { ExitCode::from(BLOCKED) } else { ExitCode::SUCCESS });
+            let mut blocks = false;
+            // One by one: what is measured stays, whatever becomes of the rest.
+            let mut done = |table: &Table| {
+                table.print();
+                blocks |= table.blocks();
+                args.page.as_ref().map_or(Ok(()), |page| table.write(page))
+            };
+            measure::all(&args, &mut done).await?;
+            return Ok(if blocks { ExitCode::from(BLOCKED) } else { ExitCode::SUCCESS });
         }
     }
     Ok(ExitCode::SUCCESS)

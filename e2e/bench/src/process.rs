@@ -6,13 +6,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::time::ClockId;
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+
+/// Longer than anything that is waited for in [`until`].
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Says where this process listens, on one line of standard output.
 pub(crate) fn announce(addresses: &[SocketAddr]) {
@@ -115,4 +121,35 @@ pub(crate) async fn output(program: &Path, args: &[&str]) -> Result<String> {
         bail!("{} {} ended with {}", program.display(), args.join(" "), output.status);
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A role of the product's, as it is started.
+pub(crate) fn quiet(kybernis: &Path, role: &str) -> Command {
+    let mut command = Command::new(kybernis);
+    command.args([role, "--log", "warn"]).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// What an admin port answers, head and all.
+pub(crate) async fn ask(admin: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(admin).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+/// Whether a role says so.
+pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
+    ask(admin, "/readyz").await.is_ok_and(|text| text.contains("200 OK"))
+}
+
+/// Waits for it.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
+    let began = Instant::now();
+    while !holds().await {
+        ensure!(began.elapsed() < PATIENCE, "it never came to that: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }

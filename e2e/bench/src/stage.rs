@@ -35,8 +35,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(kybernis: &Path, data: Option<&Path>) -> Result<Self> {
-        let parent = data.map_or_else(std::env::current_dir, |data| Ok(data.to_owned()))?;
-        let folder = tempfile::Builder::new().prefix("kybernis-bench-").tempdir_in(&parent).context("the folder for the run's data")?;
+        let folder = folder(data)?;
         let dir = folder.path().to_owned();
         tls::create(&dir)?;
         let at = dir.to_string_lossy().into_owned();
@@ -83,4 +82,10 @@ impl Stage {
     pub(crate) async fn clear(self) -> Result<()> {
         self.governed.stop().await
     }
+}
+
+/// A folder for the run's data, on the disk of `data` or of the working directory.
+pub(crate) fn folder(data: Option<&Path>) -> Result<TempDir> {
+    let parent = data.map_or_else(std::env::current_dir, |data| Ok(data.to_owned()))?;
+    tempfile::Builder::new().prefix("kybernis-bench-").tempdir_in(&parent).context("the folder for the run's data")
 }

@@ -8,9 +8,6 @@ use anyhow::{Context as _, Result, bail};
 
 /// A gate missed by more than this factor blocks.
 const BLOCKS_BEYOND: f64 = 1.5;
-/// What stands between these is replaced.
-const BEGIN: &str = "<!-- bench: begin -->\n";
-const END: &str = "<!-- bench: end -->";
 
 /// What a value is held to.
 #[derive(Clone, Copy, Debug)]
@@ -97,14 +94,16 @@ impl Row {
 /// All rows.
 #[derive(Debug)]
 pub(crate) struct Table {
+    /// By what the page knows it: it stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+    name: &'static str,
     rows: Vec<Row>,
     /// The processors did not sleep.
     awake: bool,
 }
 
 impl Table {
-    pub(crate) const fn of(awake: bool) -> Self {
-        Self { rows: Vec::new(), awake }
+    pub(crate) const fn of(name: &'static str, awake: bool) -> Self {
+        Self { name, rows: Vec::new(), awake }
     }
 
     pub(crate) fn add(&mut self, row: Row) {
@@ -125,11 +124,16 @@ impl Table {
     pub(crate) fn write(&self, page: &Path) -> Result<()> {
         let name = page.display().to_string();
         let text = fs::read_to_string(page).with_context(|| name.clone())?;
-        let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-            bail!("{name} has no line {BEGIN:?} before {END:?}");
+        let [begin, end] = self.marks();
+        let Some((before, (_, after))) = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?))) else {
+            bail!("{name} has no line {begin:?} before {end:?}");
         };
-        let fresh = format!("{}{}{}\n{}", &text[..begin + BEGIN.len()], self.text(), self.machine(), &text[end..]);
+        let fresh = format!("{before}{begin}{}{}\n{end}{after}", self.text(), self.machine());
         fs::write(page, fresh).with_context(|| name.clone())
+    }
+
+    fn marks(&self) -> [String; 2] {
+        [format!("<!-- {}: begin -->\n", self.name), format!("<!-- {}: end -->", self.name)]
     }
 
     fn text(&self) -> String {
@@ -192,14 +196,17 @@ mod tests {
     fn a_page_keeps_everything_but_its_table() {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("page.md");
-        fs::write(&page, format!("before\n{BEGIN}outdated\n{END}\nafter\n")).unwrap();
+        let other = "<!-- bench: begin -->\nkept\n<!-- bench: end -->";
+        let marked = "<!-- bench more: begin -->\noutdated\n<!-- bench more: end -->";
+        fs::write(&page, format!("before\n{other}\n{marked}\nafter\n")).unwrap();
         let bound = Some(Bound::gate_at_most(1.25));
         let row = Row { measure: "m".into(), governed: "g".into(), baseline: "b".into(), value: 1.1, unit: "×", bound };
-        Table { rows: vec![row], awake: true }.write(&page).unwrap();
+        Table { name: "bench more", rows: vec![row], awake: true }.write(&page).unwrap();
         let text = fs::read_to_string(&page).unwrap();
         assert!(text.starts_with("before\n") && text.ends_with("after\n") && !text.contains("outdated"), "{text}");
+        assert!(text.contains(other), "{text}");
         assert!(text.contains("| m       | g        | b        | 1.10× | ≤ 1.25× | holds   |"), "{text}");
         fs::write(&page, "no marks").unwrap();
-        assert!(Table::of(true).write(&page).is_err());
+        assert!(Table::of("bench", true).write(&page).is_err());
     }
 }

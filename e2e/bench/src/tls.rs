@@ -2,7 +2,7 @@
 //! data. Both baselines use exactly this.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -44,6 +44,11 @@ pub(crate) fn create(dir: &Path) -> Result<()> {
     fs::write(dir.join(LEAF), params.signed_by(&key, &issuer)?.pem())?;
     fs::write(dir.join(KEY), key.serialize_pem())?;
     Ok(())
+}
+
+/// The leaf of `dir` and its key, for whoever sets TLS up by itself.
+pub(crate) fn files(dir: &Path) -> [PathBuf; 2] {
+    [dir.join(LEAF), dir.join(KEY)]
 }
 
 /// The server's side under the leaf of `dir`, offering `protocols`.

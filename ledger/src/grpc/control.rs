@@ -110,12 +110,13 @@ impl v1::control_server::Control for Control {
 
     async fn watch_sidecars(&self, request: Request<v1::WatchSidecarsRequest>) -> Result<Response<Self::WatchSidecarsStream>, Status> {
         admit(&self.auth, request.metadata(), Endpoint::Operator).await?;
-        Ok(Response::new(follow::messages(self.fleet.watch(), self.closing.clone())))
+        Ok(Response::new(follow::messages(self.fleet.watch(), false, self.closing.clone())))
     }
 
     async fn watch_gates(&self, request: Request<v1::WatchGatesRequest>) -> Result<Response<Self::WatchGatesStream>, Status> {
         admit(&self.auth, request.metadata(), Endpoint::Operator).await?;
-        Ok(Response::new(follow::messages(self.tenants.gates().watch(), self.closing.clone())))
+        let partial = self.tenants.any_closed();
+        Ok(Response::new(follow::messages(self.tenants.gates().watch(), partial, self.closing.clone())))
     }
 
     async fn decide_gate(&self, request: Request<v1::DecideGateRequest>) -> Result<Response<v1::DecideGateReply>, Status> {

@@ -1,7 +1,7 @@
 //! A folder for each tenant, opened when it is first named. Each has a thread of its own, because the embedded journal takes the
 //! thread that commits for as long as the disk does. One that cannot be opened, or stops, takes nobody else with it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -38,19 +38,26 @@ pub(crate) struct Folders {
     gates: Gates,
     metrics: Arc<Metrics>,
     open: Arc<Mutex<HashMap<TenantId, Arc<Cell>>>>,
+    /// Those whose records could not be opened when somebody last asked.
+    closed: Arc<Mutex<BTreeSet<TenantId>>>,
     threads: Arc<Mutex<Vec<thread::JoinHandle<()>>>>,
 }
 
 impl Folders {
     /// Tenants whose streams end when `closing` is cancelled.
     pub(crate) fn new(root: PathBuf, settings: engine::Settings, closing: CancellationToken) -> Self {
-        let (open, threads, metrics) = (Arc::default(), Arc::default(), Arc::default());
-        Self { root: Arc::new(root), settings, closing, gates: Gates::new(), metrics, open, threads }
+        let (open, closed, threads, metrics) = (Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        Self { root: Arc::new(root), settings, closing, gates: Gates::new(), metrics, open, closed, threads }
     }
 
     /// The gates of all that are open, and of those that were.
     pub(crate) const fn gates(&self) -> &Gates {
         &self.gates
+    }
+
+    /// Whether there are records that could not be opened, and so gates that nobody is told of.
+    pub(crate) fn any_closed(&self) -> bool {
+        !self.closed.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// What all count together.
@@ -91,8 +98,13 @@ impl Folders {
         let (folders, name) = (self.clone(), name.clone());
         let opening = tokio::spawn(async move {
             let opened = cell.get_or_try_init(|| folders.start(&name, &cell)).await.cloned();
+            let mut closed = folders.closed.lock().unwrap_or_else(PoisonError::into_inner);
+            if opened.is_ok() {
+                closed.remove(&name);
+            }
             opened.map_err(|error| {
                 tracing::error!(tenant = %name, %error, "a tenant cannot be opened");
+                closed.insert(name.clone());
                 folders.forget(&name, &cell);
                 TenantError::Closed(name)
             })
@@ -284,9 +296,11 @@ mod tests {
         let journal = root.path().join("tenants/broken/journal.sqlite");
         std::fs::create_dir_all(&journal).unwrap();
         assert_eq!(tenants.of(&name("broken")).await.unwrap_err(), TenantError::Closed(name("broken")));
+        assert!(tenants.any_closed());
         assert!(enter(&tenants.of(&name("sound")).await.unwrap(), "run-1", "a").await);
         std::fs::remove_dir(&journal).unwrap();
         assert!(enter(&tenants.of(&name("broken")).await.unwrap(), "run-1", "a").await);
+        assert!(!tenants.any_closed());
         tenants.close().await;
     }
 

@@ -101,11 +101,11 @@ pub(crate) struct Rig {
 }
 
 pub(crate) fn synced() -> Update<v1::SidecarUpdate> {
-    Ok(v1::SidecarUpdate { update: Some(v1::sidecar_update::Update::Synced(v1::Synced {})) })
+    Ok(v1::SidecarUpdate { update: Some(v1::sidecar_update::Update::Synced(v1::Synced { partial: false })) })
 }
 
 pub(crate) fn gates_synced() -> Update<v1::GateUpdate> {
-    Ok(v1::GateUpdate { update: Some(v1::gate_update::Update::Synced(v1::Synced {})) })
+    Ok(v1::GateUpdate { update: Some(v1::gate_update::Update::Synced(v1::Synced { partial: false })) })
 }
 
 pub(crate) fn gate_update(gate: v1::GateState) -> Update<v1::GateUpdate> {

@@ -141,12 +141,21 @@ pub(crate) struct Gates {
     known: BTreeMap<Place, Arc<Gate>>,
     /// Names of those that a newer ledger tells in words that we do not know: there are such gates, so their objects stay.
     strange: BTreeSet<String>,
+    /// There may be more, of tenants whose records the ledger cannot read now.
+    partial: bool,
 }
 
 impl Gates {
     /// Takes one message in; whether it changed anything.
     pub(crate) fn apply(&mut self, message: v1::GateUpdate) -> bool {
-        let Some(Update::Gate(state)) = message.update else { return false };
+        let state = match message.update {
+            Some(Update::Gate(state)) => state,
+            Some(Update::Synced(v1::Synced { partial })) => {
+                self.partial = partial;
+                return false;
+            }
+            None => return false,
+        };
         let (tenant, name) = (state.tenant.clone(), state.gate.clone());
         let gate = match Gate::try_from(state) {
             Ok(gate) => gate,
@@ -181,7 +190,7 @@ impl Gates {
 
     /// Whether there may be a gate that an object of this name shows.
     pub(crate) fn is_strange(&self, place: &Place) -> bool {
-        self.strange.contains(&place.name)
+        self.partial || self.strange.contains(&place.name)
     }
 
     pub(super) fn any_ended(&self, before: Timestamp) -> bool {
@@ -198,10 +207,11 @@ impl Gates {
 pub(super) async fn synced(stream: &mut Streaming<v1::GateUpdate>) -> Result<Gates, Status> {
     let mut gates = Gates::default();
     while let Some(message) = stream.message().await? {
-        if matches!(message.update, Some(Update::Synced(_))) {
+        let is_all = matches!(message.update, Some(Update::Synced(_)));
+        gates.apply(message);
+        if is_all {
             return Ok(gates);
         }
-        gates.apply(message);
     }
     Err(Status::unavailable("the stream ended before all gates were told"))
 }

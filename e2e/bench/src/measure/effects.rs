@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::tell;
+use super::{micros, tell};
 use crate::disk::Probe;
 use crate::load::{Call, Crowd, Took, Way, count, median};
 use crate::stage::Stage;
@@ -118,10 +118,6 @@ async fn figures(stage: &Stage, crowd: &mut Crowd, each: usize) -> Result<Figure
     // Whatever else these calls made the ledger write counts too.
     stage.governed.settled().await?;
     Ok(Figures { took, appends: stage.governed.appends()? - before })
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
 }
 
 /// An order that nobody has placed before.

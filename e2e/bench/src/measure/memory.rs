@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::tell;
+use super::{mib, tell};
 use crate::body::Repeated;
 use crate::load::{Call, Client, Crowd, count};
 use crate::stage::Stage;
@@ -72,9 +72,4 @@ fn flat(table: &mut Table, what: &str, before: u64, after: u64) {
 
 fn read() -> Call {
     Call::get("/items/1".to_owned())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "memory stays far below 2^52 bytes")]
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

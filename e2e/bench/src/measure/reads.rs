@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::tell;
+use super::{micros, tell};
 use crate::load::{Call, Crowd, Took, Way, median};
 use crate::process::Process;
 use crate::stage::Stage;
@@ -78,7 +78,6 @@ async fn compare(
         rounds.push((first, second));
     }
     let middle = |of: &dyn Fn(&(Figures, Figures)) -> f64| median(rounds.iter().map(of).collect()).context("no rounds");
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
     table.add(Row {
         measure: format!("{name}: CPU per request"),
         governed: format!("{:.1} µs", middle(&|(_, governed)| micros(governed.cpu))?),

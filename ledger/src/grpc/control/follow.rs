@@ -17,20 +17,20 @@ use crate::gates::Name;
 
 /// What is told of a board's names.
 pub(super) trait Update<K, V>: Sized {
-    fn synced() -> Self;
+    fn synced(partial: bool) -> Self;
     /// `None` for what goes without saying.
     fn of(change: Change<K, V>) -> Option<Self>;
 }
 
-/// What a watcher is sent.
-pub(super) fn messages<K, V, M>((all, changes): Watched<K, V>, closing: CancellationToken) -> Messages<M>
+/// What a watcher is sent; `partial` where there is more than stands on the board.
+pub(super) fn messages<K, V, M>((all, changes): Watched<K, V>, partial: bool, closing: CancellationToken) -> Messages<M>
 where
     K: Clone + Send + 'static,
     V: Clone + Send + 'static,
     M: Update<K, V> + Send + 'static,
 {
     let all = all.into_iter().filter_map(|(name, value)| M::of((name, Some(value))));
-    let all = futures::stream::iter(all.chain([M::synced()]).map(Ok));
+    let all = futures::stream::iter(all.chain([M::synced(partial)]).map(Ok));
     let changes = followed(changes).filter_map(|change| std::future::ready(change.map(M::of).transpose()));
     all.chain(changes).take_until(closing.cancelled_owned()).boxed()
 }
@@ -48,8 +48,8 @@ fn followed<K: Clone, V: Clone>(changes: broadcast::Receiver<Change<K, V>>) -> i
 }
 
 impl Update<Seat, Seated> for v1::SidecarUpdate {
-    fn synced() -> Self {
-        Self { update: Some(v1::sidecar_update::Update::Synced(v1::Synced {})) }
+    fn synced(partial: bool) -> Self {
+        Self { update: Some(v1::sidecar_update::Update::Synced(v1::Synced { partial })) }
     }
 
     fn of(((tenant, instance), now): Change<Seat, Seated>) -> Option<Self> {
@@ -71,8 +71,8 @@ impl Update<Seat, Seated> for v1::SidecarUpdate {
 }
 
 impl Update<Name, Arc<Gate>> for v1::GateUpdate {
-    fn synced() -> Self {
-        Self { update: Some(v1::gate_update::Update::Synced(v1::Synced {})) }
+    fn synced(partial: bool) -> Self {
+        Self { update: Some(v1::gate_update::Update::Synced(v1::Synced { partial })) }
     }
 
     fn of(((tenant, _), now): Change<Name, Arc<Gate>>) -> Option<Self> {

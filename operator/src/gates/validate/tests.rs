@@ -103,7 +103,11 @@ fn an_object_goes_a_day_after_its_gates_end_to_the_second() {
 }
 
 #[test]
-fn an_object_of_which_nobody_knows_the_gate_is_left_alone_for_a_moment() {
+fn an_object_of_which_nobody_knows_the_gate_is_left_alone_for_a_moment_and_while_the_ledger_cannot_tell_of_all() {
+    let mut partly = Cluster::new().shown(gate("a"));
+    partly.gates.apply(v1::GateUpdate { update: Some(v1::gate_update::Update::Synced(v1::Synced { partial: true })) });
+    assert!(lines(&Validator::new(Duration::ZERO).validate(partly.facts())).is_empty());
+
     let mut cluster = Cluster::new().shown(gate("a"));
     let mut validator = Validator::new(MOMENT);
     let began = cluster.now.steady;
