@@ -1,10 +1,16 @@
 //! Names to addresses, afresh for each connection, behind a trait that tests and the pod's own resolver replace.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use hickory_resolver::TokioResolver;
+use hickory_resolver::config::ResolveHosts;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::system_conf::parse_resolv_conf;
+use hickory_resolver::{Hosts, TokioResolver};
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +58,58 @@ pub trait Resolve: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct SystemResolver {
     hickory: TokioResolver,
+    search: Vec<String>,
 }
 
 impl SystemResolver {
-    /// Reads `/etc/hosts` and `/etc/resolv.conf`.
+    /// Reads `/etc/hosts` and `/etc/resolv.conf`. With a folder `kept`, as the first resolver with that folder found them: all
+    /// containers of a pod have the same two files, and what the agent writes into them must not lead the sidecar anywhere.
     ///
     /// # Errors
-    /// When the resolver configuration cannot be read.
-    pub fn new() -> io::Result<Self> {
-        let hickory = TokioResolver::builder_tokio().and_then(|builder| builder.build()).map_err(io::Error::other)?;
-        Ok(Self { hickory })
+    /// When the resolver configuration cannot be read, or kept.
+    pub fn new(kept: Option<&Path>) -> io::Result<Self> {
+        let read = |file: &str| match kept {
+            Some(folder) => as_found(folder, file),
+            None => fs::read(Path::new("/etc").join(file)),
+        };
+        let (config, mut options) = parse_resolv_conf(read("resolv.conf")?).map_err(io::Error::other)?;
+        let search = config.search().iter().map(|domain| domain.to_ascii().to_ascii_lowercase().trim_end_matches('.').to_owned()).collect();
+        options.use_hosts_file = ResolveHosts::Never;
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        let mut hickory = builder.build().map_err(io::Error::other)?;
+        let mut hosts = Hosts::default();
+        match read("hosts") {
+            Ok(text) => hosts.read_hosts_conf(text.as_slice())?,
+            // Not every image has one.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        hickory.set_hosts(Arc::new(hosts));
+        Ok(Self { hickory, search })
+    }
+}
+
+impl SystemResolver {
+    /// What may be left away at the end of a name, without the root's dot.
+    pub(crate) fn search(&self) -> &[String] {
+        &self.search
+    }
+}
+
+/// A file of `/etc` as it was when it was first asked for.
+fn as_found(folder: &Path, file: &str) -> io::Result<Vec<u8>> {
+    let kept = folder.join(file);
+    match fs::read(&kept) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let found = fs::read(Path::new("/etc").join(file))?;
+            // Whole or not at all: a sidecar that is killed half way starts anew.
+            let unfinished = kept.with_added_extension("new");
+            fs::write(&unfinished, &found)?;
+            fs::rename(&unfinished, &kept)?;
+            Ok(found)
+        }
+        read => read,
     }
 }
 
@@ -99,6 +147,25 @@ impl Resolve for SystemResolver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn names_lead_where_they_led_at_first() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+        fs::write(folder.path().join("hosts"), "192.0.2.7 pay.test\n").unwrap();
+        let found = SystemResolver::new(Some(folder.path())).unwrap().resolve("pay.test").await.unwrap();
+        assert_eq!(found.addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn what_is_found_first_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = fs::read("/etc/hosts").unwrap();
+        assert_eq!(as_found(folder.path(), "hosts").unwrap(), hosts);
+        assert_eq!(fs::read(folder.path().join("hosts")).unwrap(), hosts);
+        fs::write(folder.path().join("hosts"), "kept").unwrap();
+        assert_eq!(as_found(folder.path(), "hosts").unwrap(), b"kept");
+    }
 
     #[test]
     fn localhost_is_loopback_by_rule() {

@@ -13,6 +13,7 @@ use kybernis_core::ids::BootId;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::api_server::ApiServer;
 use crate::boot_clock::BootClock;
 use crate::control::{self, Control, ControlError};
 use crate::dns::reach::{MayReach, WithinReach};
@@ -52,6 +53,10 @@ pub struct Settings {
     pub bundle: PathBuf,
     /// PEM files of roots that vouch for far sides beside the public ones.
     pub roots: Vec<PathBuf>,
+    /// A folder of the sidecar's own in which it keeps how names were looked up when it first started, where others may change that.
+    pub kept_names: Option<PathBuf>,
+    /// Where the cluster's API server is, for connections that the kernel leads here.
+    pub api_server: Option<SocketAddr>,
     /// The ledger.
     pub control: control::Settings,
 }
@@ -140,12 +145,13 @@ impl Sidecar {
         let closing = CancellationToken::new();
         let boot = BootId::new(&uuid::Uuid::new_v4().to_string())?;
         let spool = Spool::open(&settings.data.join("spool"), &boot)?;
-        let control = Control::start(&settings.control, boot)?;
-        let resolver = Arc::new(SystemResolver::new().map_err(StartError::Resolver)?);
+        let resolver = Arc::new(SystemResolver::new(settings.kept_names.as_deref()).map_err(StartError::Resolver)?);
+        let control = Control::start(&settings.control, resolver.clone(), boot)?;
         let clock = BootClock::kernel();
         let upstream = Upstream::new(resolver.clone(), ClientTls::new(roots), clock.clone(), own.clone());
-        let stack = Stack::start(control.clone(), spool.clone(), upstream, clock, closing.clone());
-        let within_reach: Arc<dyn Resolve> = Arc::new(WithinReach::new(resolver, may_reach(control.clone())));
+        let api_server = settings.api_server.map(|address| Arc::new(ApiServer::new(address, resolver.search())));
+        let stack = Stack::start(control.clone(), spool.clone(), upstream, clock, api_server.clone(), closing.clone());
+        let within_reach: Arc<dyn Resolve> = Arc::new(WithinReach::new(resolver, may_reach(control.clone(), api_server)));
         let edge = listen::Settings {
             leaves: Arc::new(Leaves::new(authority)?),
             resolver: Arc::clone(&within_reach),
@@ -230,10 +236,13 @@ fn publish(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), StartError> {
 }
 
 /// Names are looked up for the agent only where policy could let it call.
-fn may_reach(control: Control) -> MayReach {
+fn may_reach(control: Control, api_server: Option<Arc<ApiServer>>) -> MayReach {
     Arc::new(move |host| {
-        let control = control.clone();
+        let (control, api_server) = (control.clone(), api_server.clone());
         Box::pin(async move {
+            if api_server.is_some_and(|api| api.is_named(&host)) {
+                return true;
+            }
             control.ready().await;
             control.policy().is_some_and(|snapshot| snapshot.policy().may_reach(&host))
         })

@@ -1,6 +1,6 @@
 //! `kybernis sidecar`: the egress proxy as a process.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -24,6 +24,15 @@ pub(crate) struct SidecarArgs {
     /// A PEM file of roots that vouch for far sides beside the public ones; may be repeated
     #[arg(long = "root", value_name = "PEM_FILE", env = "KYBERNIS_ROOTS", value_delimiter = ',')]
     roots: Vec<PathBuf>,
+    /// A folder of its own in which it keeps /etc/hosts and /etc/resolv.conf as it first finds them: in a pod the agent may change them
+    #[arg(long, value_name = "FOLDER", env = "KYBERNIS_KEPT_NAMES")]
+    kept_names: Option<PathBuf>,
+    /// Where the cluster's API server is, as Kubernetes tells every container: what is redirected on its way there passes unread
+    #[arg(long, value_name = "IP", env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    api_server: Option<IpAddr>,
+    /// Its port
+    #[arg(long, value_name = "PORT", env = "KUBERNETES_SERVICE_PORT", default_value_t = 443, hide = true)]
+    api_server_port: u16,
     /// The ledger: https://HOST:PORT
     #[arg(long, value_name = "URL", env = "KYBERNIS_LEDGER")]
     ledger: Option<String>,
@@ -78,7 +87,7 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
     if args.ledger.is_none() {
         problems.add("--ledger is missing");
     }
-    let (lifeline, sockets) = if args.supervised {
+    let (lifeline, mut sockets) = if args.supervised {
         let (lifeline, sockets) = Lifeline::adopt()?;
         (Some(lifeline), sockets)
     } else {
@@ -89,8 +98,23 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
     let (filter, data, bundle, address, ca, token) = problems.settle(complete())?;
     args.log.start(filter)?;
 
+    // Nobody else's clients are led here.
+    let api_server = args.api_server.filter(|_| !args.redirect_listen.is_empty()).map(|ip| SocketAddr::new(ip, args.api_server_port));
     let control = control::Settings { address, server_name: args.ledger_name, ca, token, capture: args.capture };
-    let sidecar = Sidecar::start(settings(sockets, admin, data, bundle, args.roots, control)).await?;
+    let settings = Settings {
+        proxy: sockets.listeners(Purpose::Proxy),
+        redirect: sockets.listeners(Purpose::Redirect),
+        dns_udp: sockets.datagrams(Purpose::DnsUdp),
+        dns_tcp: sockets.listeners(Purpose::DnsTcp),
+        admin,
+        data,
+        bundle,
+        roots: args.roots,
+        kept_names: args.kept_names,
+        api_server,
+        control,
+    };
+    let sidecar = Sidecar::start(settings).await?;
     let serves = async {
         sidecar.ready().await;
         tracing::info!("the sidecar is ready");
@@ -119,27 +143,6 @@ fn to_be_had(addresses: &[String]) -> impl Iterator<Item = &String> {
     let is_there = |address: &SocketAddr| UdpSocket::bind((address.ip(), 0)).is_ok();
     let alone = addresses.len() == 1;
     addresses.iter().filter(move |address| alone || address.parse().map_or(true, |address| is_there(&address)))
-}
-
-fn settings(
-    mut sockets: Sockets,
-    admin: Option<std::net::TcpListener>,
-    data: PathBuf,
-    bundle: PathBuf,
-    roots: Vec<PathBuf>,
-    control: control::Settings,
-) -> Settings {
-    Settings {
-        proxy: sockets.listeners(Purpose::Proxy),
-        redirect: sockets.listeners(Purpose::Redirect),
-        dns_udp: sockets.datagrams(Purpose::DnsUdp),
-        dns_tcp: sockets.listeners(Purpose::DnsTcp),
-        admin,
-        data,
-        bundle,
-        roots,
-        control,
-    }
 }
 
 #[cfg(test)]

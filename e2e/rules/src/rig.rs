@@ -147,6 +147,8 @@ impl Rig {
             data: folder.join("data"),
             bundle: folder.join("bundle"),
             roots: self.roots.clone(),
+            kept_names: None,
+            api_server: None,
             control: control::Settings {
                 address: format!("https://{}", self.grpc.local_addr().unwrap_or_else(|error| panic!("no address: {error}"))),
                 server_name: Ledger::SERVER_NAME.to_owned(),

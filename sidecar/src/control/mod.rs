@@ -1,6 +1,7 @@
 //! The ledger as the sidecar sees it: who we are, what policy says, and one question for each step of an effect.
 
 mod asking;
+mod connect;
 mod policy;
 mod token;
 
@@ -25,6 +26,7 @@ use tonic::{Code, Status};
 use self::asking::Asking;
 pub use self::policy::{SNAPSHOT_TTL, Snapshot};
 use self::token::Token;
+use crate::resolve::Resolve;
 
 /// The first wait between tries to reach the ledger; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -137,17 +139,16 @@ impl Control {
     ///
     /// # Errors
     /// When the files cannot be read or the address is not one. A ledger that is away is no error.
-    pub fn start(settings: &Settings, boot: BootId) -> Result<Self, ControlError> {
+    pub fn start(settings: &Settings, resolver: Arc<dyn Resolve>, boot: BootId) -> Result<Self, ControlError> {
         let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source });
         let ca = Certificate::from_pem(read(&settings.ca)?);
         let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(settings.server_name.clone());
         let channel = Endpoint::from_shared(settings.address.clone())?
             .tls_config(tls)?
             .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(PING_TIMEOUT)
             .keep_alive_timeout(PING_TIMEOUT)
-            .connect_lazy();
+            .connect_with_connector_lazy(tower::service_fn(move |uri| connect::connect(Arc::clone(&resolver), uri)));
         let token = Token::read(&settings.token)?;
         let client = LedgerClient::with_interceptor(channel, token.clone())
             .max_decoding_message_size(MESSAGE_MAX)

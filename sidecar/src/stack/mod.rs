@@ -61,6 +61,7 @@ use self::leases::Leases;
 use self::pass::{As, Pass};
 use self::record::{Span, span_type};
 use self::runs::Runs;
+use crate::api_server::ApiServer;
 use crate::arrival::{Arrival, Handler, Origin, TlsTreatment};
 use crate::body::{RequestBody, ResponseBody};
 use crate::boot_clock::BootClock;
@@ -77,6 +78,7 @@ const ANSWERS_KEPT: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Stack {
     control: Control,
+    api_server: Option<Arc<ApiServer>>,
     spool: Spool,
     upstream: Upstream,
     clock: BootClock,
@@ -90,9 +92,17 @@ pub struct Stack {
 
 impl Stack {
     /// Builds the stack and starts what works behind it: renewals, probes, and what the spool has to deliver.
-    pub fn start(control: Control, spool: Spool, upstream: Upstream, clock: BootClock, closing: CancellationToken) -> Arc<Self> {
+    pub(crate) fn start(
+        control: Control,
+        spool: Spool,
+        upstream: Upstream,
+        clock: BootClock,
+        api_server: Option<Arc<ApiServer>>,
+        closing: CancellationToken,
+    ) -> Arc<Self> {
         let stack = Arc::new(Self {
             control,
+            api_server,
             spool,
             upstream,
             clock,
@@ -298,7 +308,10 @@ impl Handler for Stack {
         tunnels::carry(self, tunnel).await;
     }
 
-    fn tls_treatment(&self, _: &Origin, authority: &Authority) -> TlsTreatment {
+    fn tls_treatment(&self, origin: &Origin, authority: &Authority) -> TlsTreatment {
+        if self.api_server.as_ref().is_some_and(|api| api.is_at(origin.original_destination)) {
+            return TlsTreatment::PassThrough;
+        }
         let host = match &authority.host {
             crate::target::Host::Name(name) => Host::new(name),
             crate::target::Host::Ip(ip) => Host::new(&ip.to_string()),

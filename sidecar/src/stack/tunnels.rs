@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Uri};
 use kybernis_core::cel::Facts;
 use kybernis_core::ksp::{SpanStatus, SpanType};
-use kybernis_core::policy::Verdict;
+use kybernis_core::policy::{Denial, Judgement, Verdict};
 use kybernis_core::reason::{Code, Refusal};
 
 use super::call::{Call, new_span};
@@ -15,6 +15,7 @@ use super::judge::Judged;
 use super::pass::Passing;
 use super::record::Span;
 use super::{Stack, now};
+use crate::api_server;
 use crate::listen::{Tunnel, TunnelEnd};
 use crate::permit::{Allowed, Permit};
 
@@ -26,7 +27,11 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
     (parts.method, parts.uri, parts.headers) = (Method::CONNECT, Uri::from_static("/"), HeaderMap::new());
     let Ok(call) = Call::read(parts, tunnel.target().clone(), Controls::default(), &identity, now()) else { return };
     let tool = snapshot.policy().set().resolve(&call.head);
-    let judgement = snapshot.policy().judge(&call.head, &tool, &Facts::new());
+    let mut judgement = snapshot.policy().judge(&call.head, &tool, &Facts::new());
+    let is_api_server = tunnel.is_tls() && stack.api_server.as_ref().is_some_and(|api| api.is_at(tunnel.target().address));
+    if is_api_server && judgement.verdict == Verdict::Deny(Denial::Default) {
+        judgement = Judgement { verdict: Verdict::Allow, policy_id: api_server::RULE.to_owned(), reason: None, ..judgement };
+    }
     let judged = Judged { snapshot: Arc::clone(&snapshot), tool, facts: Facts::new(), judgement, noted: Vec::new() };
     let record = Span::of(&call, &span, SpanType::Http, Some(&judged)).noted("ungoverned", true);
     let refusal = match &judged.judgement.verdict {

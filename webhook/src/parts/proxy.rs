@@ -13,6 +13,8 @@ use crate::ports;
 
 /// The sidecar's own folder. Nothing lies in it but two mounts: the CA in memory, the spool on disk.
 const DATA_FOLDER: &str = "/var/lib/kybernis";
+/// In memory, for as long as the pod lives: the CA's key, and how names were looked up at first.
+const STATE_FOLDER: &str = "/var/lib/kybernis/ca";
 /// For so long the pod may wait for the ledger and the first PolicySet before the sidecar is started anew.
 const STARTUP_SECONDS: u32 = 120;
 
@@ -45,7 +47,7 @@ pub(super) fn container(plan: &Plan<'_>) -> Value {
         "terminationMessagePolicy": "File",
         "volumeMounts": [
             mount(BUNDLE_VOLUME, BUNDLE_FOLDER, false),
-            mount(STATE_VOLUME, &format!("{DATA_FOLDER}/ca"), false),
+            mount(STATE_VOLUME, STATE_FOLDER, false),
             mount(SPOOL_VOLUME, &format!("{DATA_FOLDER}/spool"), false),
             mount(TOKEN_VOLUME, TOKEN_FOLDER, true),
             mount(TRUST_VOLUME, TRUST_FOLDER, true),
@@ -72,6 +74,7 @@ fn environment(plan: &Plan<'_>) -> Vec<Object> {
     let admin = std::net::SocketAddr::new(settings.admin_address, ports::ADMIN);
     let mut variables = vec![
         ("KYBERNIS_SIDECAR_DATA", DATA_FOLDER.to_owned()),
+        ("KYBERNIS_KEPT_NAMES", STATE_FOLDER.to_owned()),
         ("KYBERNIS_BUNDLE", BUNDLE_FOLDER.to_owned()),
         ("KYBERNIS_LEDGER", settings.ledger.address.clone()),
         ("KYBERNIS_LEDGER_NAME", settings.ledger.server_name.clone()),

@@ -111,6 +111,8 @@ pub(crate) struct Pod {
     pub(crate) node_os: Option<String>,
     /// The user that containers run as unless they say otherwise.
     pub(crate) run_as_user: Option<i64>,
+    /// Where the pod itself says where names lead.
+    pub(crate) own_names: Vec<FieldPath>,
     pub(crate) init_containers: Vec<Container>,
     pub(crate) containers: Vec<Container>,
     pub(crate) volumes: Vec<Named>,
@@ -150,6 +152,7 @@ impl Pod {
         let os = inside(facts, "os", findings, |os, findings| os.text("name", findings).map(str::to_owned));
         let node_os = inside(facts, "nodeSelector", findings, |labels, findings| labels.text(NODE_OS, findings).map(str::to_owned));
         let run_as_user = inside(facts, "securityContext", findings, |security, findings| security.whole("runAsUser", findings));
+        let own_names = own_names(facts, findings);
         Self {
             labels,
             annotations,
@@ -160,6 +163,7 @@ impl Pod {
             os,
             node_os,
             run_as_user,
+            own_names,
             init_containers,
             containers,
             volumes,
@@ -194,6 +198,14 @@ impl Pod {
 fn inside<T>(owner: At<'_>, key: &str, findings: &mut Findings, read: impl FnOnce(At<'_>, &mut Findings) -> Option<T>) -> Option<T> {
     let object = owner.object(key, findings)?;
     read(At { object, path: &owner.path.member(key) }, findings)
+}
+
+fn own_names(spec: At<'_>, findings: &mut Findings) -> Vec<FieldPath> {
+    let aliases = !spec.objects("hostAliases", findings).is_empty();
+    let servers = inside(spec, "dnsConfig", findings, |dns, findings| Some(!dns.texts("nameservers", findings).is_empty()));
+    let at =
+        [(aliases, spec.path.member("hostAliases")), (servers.unwrap_or_default(), spec.path.member("dnsConfig").member("nameservers"))];
+    at.into_iter().filter_map(|(set, path)| set.then_some(path)).collect()
 }
 
 fn owners(metadata: At<'_>, findings: &mut Findings) -> Vec<Owner> {

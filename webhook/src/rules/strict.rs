@@ -1,4 +1,5 @@
-//! What Strict asks of every other container: that it has none of the means to undo the redirection or to pass for the sidecar.
+//! What Strict asks of a pod: that no other container has the means to undo the redirection or to pass for the sidecar, and that names
+//! lead where the cluster says.
 
 use super::others;
 use crate::path::FieldPath;
@@ -22,6 +23,10 @@ pub(super) fn check(pod: &Pod, findings: &mut Findings) {
     ];
     for (field, what) in shared.into_iter().filter_map(|(set, field, what)| set.then_some((field, what))) {
         findings.fault(spec.member(field), format!("gives the containers {what}, which Strict forbids"), "Remove it");
+    }
+    for field in &pod.own_names {
+        let rule = "says where names lead, the sidecar's among them, and Strict forbids it";
+        findings.fault(field.clone(), rule, "Remove it: names are the cluster's, or have a Service of type ExternalName");
     }
     for volume in pod.volumes.iter().filter(|volume| volume.fields.get("hostPath").is_some_and(|path| !path.is_null())) {
         let rule = format!("the volume {} is a folder of the node, which Strict forbids", volume.name);
