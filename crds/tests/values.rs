@@ -106,6 +106,8 @@ fn what_the_chart_cannot_use_is_refused_by_field_and_rule() {
     for (pointer, value, expected) in [
         ("/webhook/replicas", json!("two"), "is not of type \"integer\""),
         ("/webhook/replicas", json!(0), "less than the minimum of 1"),
+        ("/webhook/certificates/leafSeconds", json!("720h"), "is not of type \"integer\""),
+        ("/webhook/certificates/graceSeconds", json!(0), "less than the minimum of 1"),
         ("/operator/replicas", json!(1.5), "is not of type \"integer\""),
         ("/operator/replicas", json!(1_u64 << 31), "greater than the maximum of 2147483647"),
         ("/operator/secrets", json!("yes"), "is not of type \"boolean\""),

@@ -15,10 +15,12 @@ const STARTS: [&str; 3] = ["up", "test", "matrix"];
 /// disturbs the one there is, and a machine has only so much memory.
 const SCENARIOS: [&str; 8] =
     ["test", "--workspace", "--no-fail-fast", "--test=pods", "--", "--include-ignored", "--test-threads=1", "--nocapture"];
-/// The tests of our own cluster itself.
-const LIFE: &str = "--test=life";
+/// The tests of our own cluster itself, and of the chart, which want programs that are built with the cluster's.
+const OWN: [&str; 2] = ["--test=life", "--test=helm"];
 /// All scenarios may take this long, on a machine that is slow and busy.
-const SCENARIOS_SECONDS: &str = "1800";
+const SCENARIOS_SECONDS: &str = "3600";
+/// For charts that are rendered without a cluster: helm built from its module does not know for which Kubernetes it was made.
+pub(crate) const KUBERNETES: &str = "--kube-version=v1.36.3";
 /// Names a cluster that is there already.
 const EXISTING: &str = "KYB_E2E_CLUSTER";
 
@@ -33,8 +35,7 @@ pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
         let only = arguments.get(1).map(String::as_str).unwrap_or_default();
         return if chore == "test" { run(&mut tests()) } else { run(cargo(SCENARIOS).env("KYB_E2E_MATRIX", only)) };
     }
-    // Quiet, since what kubectl prints may be read by a program.
-    run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))?;
+    build()?;
     if chore == "load" && arguments.iter().any(|image| image == "kybernis") {
         run(&mut cargo(["build", "--package", "kybernis-cli"]))?;
     }
@@ -46,7 +47,12 @@ pub(crate) fn existing() -> bool {
     std::env::var_os(EXISTING).is_some_and(|value| !value.is_empty())
 }
 
-fn program() -> Command {
+/// Builds the program that runs the cluster; quietly, since what it prints may be read by a program.
+pub(crate) fn build() -> Result<()> {
+    run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))
+}
+
+pub(crate) fn program() -> Command {
     Command::new(target().join("debug/kybernis-cluster"))
 }
 
@@ -73,7 +79,7 @@ pub(crate) fn check() -> Result<()> {
 fn tests() -> Command {
     let mut cargo = cargo([]);
     let (select, rest) = SCENARIOS.split_at(3);
-    cargo.args(select).args((!existing()).then_some(LIFE)).args(rest);
+    cargo.args(select).args(OWN.iter().filter(|_| !existing())).args(rest);
     cargo
 }
 

@@ -1,6 +1,7 @@
 //! `kybernis webhook`: admission, by which sidecars come into pods and what does not hold stays out.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -37,6 +38,15 @@ pub(crate) struct WebhookArgs {
     /// The ConfigMap there with the public keys of now and before, by which decisions are believed
     #[arg(long, value_name = "NAME", env = "KYBERNIS_WEBHOOK_DECISION_KEYS", default_value = "kybernis-decision-keys")]
     decision_keys: String,
+    /// How long the CA is good for that it makes, by which API servers check it: at least three times as long as its certificate
+    #[arg(long, value_name = "SECONDS", env = "KYBERNIS_WEBHOOK_AUTHORITY_SECONDS", default_value_t = Lifetimes::default().authority.as_secs())]
+    authority_seconds: u64,
+    /// How long its own certificate is good for: at least three times the grace time
+    #[arg(long, value_name = "SECONDS", env = "KYBERNIS_WEBHOOK_LEAF_SECONDS", default_value_t = Lifetimes::default().leaf.as_secs())]
+    leaf_seconds: u64,
+    /// How long after a change of the CA every API server is taken to know it
+    #[arg(long, value_name = "SECONDS", env = "KYBERNIS_WEBHOOK_GRACE_SECONDS", default_value_t = Lifetimes::default().grace.as_secs())]
+    grace_seconds: u64,
     /// A certificate's chain that somebody else rotates, cert-manager say, and caBundle with it
     #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_TLS_CERTIFICATE", requires = "tls_key")]
     tls_certificate: Option<PathBuf>,
@@ -63,7 +73,11 @@ pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
             secret: args.secret,
             mutating: args.configuration.clone(),
             validating: args.configuration,
-            lifetimes: Lifetimes::default(),
+            lifetimes: Lifetimes {
+                authority: Duration::from_secs(args.authority_seconds),
+                leaf: Duration::from_secs(args.leaf_seconds),
+                grace: Duration::from_secs(args.grace_seconds),
+            },
         }),
     };
     let client = super::api_server().await?;

@@ -94,6 +94,15 @@ pub(super) fn names(root: &IdedExpr, source: &SourceInfo, profile: Profile) -> R
     Ok(walk.reads)
 }
 
+/// At a node's place.
+pub(super) fn error_at(source: &SourceInfo, id: u64, message: String) -> CompileError {
+    let start = source.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or_default());
+    let before = source.source.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    CompileError { line, column, message }
+}
+
 struct Walk<'s> {
     source: &'s SourceInfo,
     profile: Profile,
@@ -103,11 +112,7 @@ struct Walk<'s> {
 
 impl Walk<'_> {
     fn error(&self, id: u64, message: String) -> CompileError {
-        let start = self.source.offset_for(id).map_or(0, |(start, _)| usize::try_from(start).unwrap_or_default());
-        let before = self.source.source.get(..start).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        CompileError { line, column, message }
+        error_at(self.source, id, message)
     }
 
     fn node(&mut self, node: &IdedExpr) -> Result<(), CompileError> {

@@ -1,7 +1,8 @@
 //! The expressions of policies: CEL, bounded so that no expression can stall a call, over facts converted by our own rules.
 //!
 //! JSON integers are `int` and other numbers `double`; int and double mix in arithmetic and comparison; a number that a double
-//! cannot hold exactly is an error to read. Names are checked when an expression is compiled. Every loop burns fuel.
+//! cannot hold exactly is an error to read. Names, and types as far as they show, are checked when an expression is compiled. Every
+//! loop burns fuel.
 
 mod bounds;
 mod check;
@@ -10,6 +11,7 @@ mod facts;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ struct Compiled {
     source: String,
     expr: IdedExpr,
     reads: check::Reads,
+    gives: Option<types::Kind>,
 }
 
 /// Why a text is no expression for that place.
@@ -70,8 +73,22 @@ impl Expression {
         let program = env::shared().compile(source).map_err(|errors| first_error(source, &errors))?;
         bounds::after_parsing(program.expression())?;
         let reads = check::names(program.expression(), program.source_info(), profile)?;
+        let gives = types::kind(program.expression(), program.source_info())?;
         let expr = rewrite::guarded(program.expression().clone());
-        Ok(Self { inner: Arc::new(Compiled { source: source.to_owned(), expr, reads }) })
+        Ok(Self { inner: Arc::new(Compiled { source: source.to_owned(), expr, reads, gives }) })
+    }
+
+    /// The same, of what must be true or false: what surely is not is refused.
+    pub fn compile_condition(source: &str, profile: Profile) -> Result<Self, CompileError> {
+        let expression = Self::compile(source, profile)?;
+        match expression.inner.gives {
+            None | Some(types::Kind::Truth) => Ok(expression),
+            Some(kind) => Err(CompileError {
+                line: 1,
+                column: 1,
+                message: format!("the expression gives {kind} where {} belongs", types::Kind::Truth),
+            }),
+        }
     }
 
     /// The text that was compiled.

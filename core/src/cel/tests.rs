@@ -129,6 +129,37 @@ fn a_when_that_is_no_boolean_says_what_came() {
 }
 
 #[test]
+fn what_surely_is_of_another_type_is_refused_before_it_runs() {
+    let truth = "where true or false belongs";
+    for (source, expect) in [
+        ("1 + 1", format!("line 1, column 1: the expression gives a number {truth}")),
+        ("'no'", format!("line 1, column 1: the expression gives a text {truth}")),
+        ("[true]", format!("line 1, column 1: the expression gives a list {truth}")),
+        ("request.path", format!("line 1, column 1: the expression gives a text {truth}")),
+        ("attempt > 1 ? 'a' : 'b'", format!("line 1, column 1: the expression gives a text {truth}")),
+        ("request.method == 'POST' && size(request.path)", format!("line 1, column 33: this is a number {truth}")),
+        ("!request.path", format!("line 1, column 9: this is a text {truth}")),
+        ("request.path - 1 > 2", "line 1, column 8: this is a text where a number belongs".to_owned()),
+        ("request.path > 5", "line 1, column 14: a text is neither more nor less than a number".to_owned()),
+        ("1 ? true : false", format!("line 1, column 3: before ? stands a number {truth}")),
+    ] {
+        let refused = Expression::compile_condition(source, Profile::Policy).map(drop).unwrap_err().to_string();
+        assert_eq!(refused, expect, "{source}");
+    }
+    for sound in [
+        "request.body.qty * request.body.price > 10000",
+        "request.body.qty - 1 > 0 && !request.body.dry",
+        "attempt + 0.5 > 1 || request.port == 'text'",
+        "request.path + request.body.name > 'a'",
+        "request.body.items.exists(request, request > 1)",
+        "has(request.body.x) ? request.body.x : true",
+        "request.body",
+    ] {
+        assert!(Expression::compile_condition(sound, Profile::Policy).is_ok(), "{sound}");
+    }
+}
+
+#[test]
 fn a_key_that_is_null_or_empty_is_an_error() {
     let keys = |source: &str| Expression::compile(source, Profile::Request).unwrap().eval_keys(&facts_with(None));
     assert_eq!(keys("request.body.payment_id"), Ok(vec!["77".to_owned()]));

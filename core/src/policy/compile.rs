@@ -11,7 +11,7 @@ use super::probe::CompiledProbe;
 use super::route::Routes;
 use super::schema::BodySchema;
 use super::tool::{CompiledTool, PrincipalSource, principal_rule, tool_name};
-use crate::cel::{Expression, Profile};
+use crate::cel::{CompileError, Expression, Profile};
 use crate::ids::PolicyDigest;
 use crate::json::Pointer;
 
@@ -87,12 +87,25 @@ impl On<'_> {
     }
 
     fn expression(&mut self, field: &str, source: &str, profile: Profile) -> Option<Expression> {
+        self.compiled(field, source, |source| Expression::compile(source, profile))
+    }
+
+    fn condition(&mut self, field: &str, source: &str, profile: Profile) -> Option<Expression> {
+        self.compiled(field, source, |source| Expression::compile_condition(source, profile))
+    }
+
+    fn compiled(
+        &mut self,
+        field: &str,
+        source: &str,
+        compile: impl FnOnce(&str) -> Result<Expression, CompileError>,
+    ) -> Option<Expression> {
         if let Some((at, name)) = not_yet(source) {
             let problem = format!("{name} is not yet supported. Remove it until it is");
             self.error(field, Some(at), problem);
             return None;
         }
-        match Expression::compile(source, profile) {
+        match compile(source) {
             Ok(expression) => Some(expression),
             Err(error) => {
                 let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -184,7 +197,7 @@ fn compile_probe(tool: &str, probe: &Probe, on: &mut On<'_>) -> Option<CompiledP
     let readings = [("executedWhen", &probe.executed_when), ("notExecutedWhen", &probe.not_executed_when)];
     for (name, source) in readings {
         if let Some(source) = source {
-            on.expression(&format!("spec.effect.probe.{name}"), source, Profile::Probe);
+            on.condition(&format!("spec.effect.probe.{name}"), source, Profile::Probe);
         }
     }
     let url = on.expression("spec.effect.probe.url", &probe.url, Profile::Request)?;
@@ -207,7 +220,7 @@ fn compile_policy(policy: &Policy, set: &PolicySet, errors: &mut Vec<PolicyError
         }
         on.scope(&format!("{field}.match"), &rule.scope, set);
         let when = rule.when.as_deref();
-        let when = when.and_then(|source| on.expression(&format!("{field}.when"), source, Profile::Policy));
+        let when = when.and_then(|source| on.condition(&format!("{field}.when"), source, Profile::Policy));
         rules.push(CompiledRule { id: format!("{}/{}", policy.origin.namespace, rule.name), rule: rule.clone(), when });
     }
     CompiledPolicy { policy: policy.clone(), rules }

@@ -39,6 +39,9 @@ ip link add node type bridge
 ip link set node up
 ip address add 198.19.0.1/24 dev node
 ip address add 2001:2:0:c::1/64 dev node nodad
+# The world outside has addresses that are not the node's own.
+ip address add 198.19.0.9/24 dev node
+ip address add 2001:2:0:c::9/64 dev node nodad
 ip route add default dev node
 ip -6 route add default dev node
 

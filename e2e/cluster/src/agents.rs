@@ -20,18 +20,20 @@ const PACKAGES: [&str; 8] =
 /// # Errors
 /// When a program cannot be built or Debian's packages cannot be fetched.
 pub fn agents_image(programs: &Programs) -> Result<PathBuf> {
-    let probe = fs::read(programs.probe()).context("cannot read the probe")?;
     let system = debian::system("agents' image: Debian packages", "essential", &PACKAGES)?;
     let mut key = Sha256::new_with_prefix(system.as_os_str().as_encoded_bytes());
-    key.update(&probe);
+    for program in [programs.probe(), programs.internet()] {
+        key.update(fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?);
+    }
     let image = cache().join(format!("cluster/images/agents-{}.tar", hex::encode(&key.finalize()[..6])));
     if image.exists() {
         return Ok(image);
     }
     step("agents' image", || {
-        let client = Layer::of([Entry::program("/usr/local/bin/probe", &programs.probe())?])?;
+        let probe = Entry::program("/usr/local/bin/probe", &programs.probe())?;
+        let clients = Layer::of([probe, Entry::program("/usr/local/bin/internet", &programs.internet())?])?;
         let agents = Image::new(AGENTS_IMAGE, Layer::File(system))
-            .layer(client)
+            .layer(clients)
             .arguments(["python3"])
             .variable("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .variable("LANG", "C.UTF-8");

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::home::Home;
 use crate::node::{Life, Node};
 use crate::parts::Part;
+use crate::policies::Enforced;
 use crate::progress::{output, step};
 use crate::{Programs, machine, start};
 
@@ -224,6 +225,15 @@ impl Cluster {
     /// When the cluster is not ours, or the component cannot be started.
     pub fn start_part(&self, part: Part) -> Result<()> {
         self.own()?.node.start(part)
+    }
+
+    /// Enforces NetworkPolicies from now on, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When the cluster is not ours, or the kernel has no queues for packets.
+    pub fn enforce_network_policies(&self) -> Result<Enforced> {
+        let own = self.own()?;
+        Enforced::begin(&own.node, &own.home)
     }
 
     /// Moves the calling thread into the node's network, and with it all that it opens and starts from now on.

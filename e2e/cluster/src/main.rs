@@ -51,7 +51,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run helm (the newer; `--three` before its arguments: Helm 3) as the cluster's administrator
+    /// Run helm (the newer; `--three` before its arguments: Helm 3) as the cluster's administrator; without a cluster, for what needs none
     #[command(disable_help_flag = true)]
     Helm {
         /// Helm 3 instead of 4
@@ -111,7 +111,12 @@ fn run(arguments: Arguments) -> Result<()> {
             None => step("end the cluster", || Cluster::down(&home()?))?,
         },
         Chore::Kubectl { arguments } => become_command(running()?.kubectl().args(arguments))?,
-        Chore::Helm { three, arguments } => become_command(running()?.helm(if three { 3 } else { 4 }).args(arguments))?,
+        Chore::Helm { three, arguments } => {
+            let major = if three { 3 } else { 4 };
+            let found = if existing.is_some() { existing } else { Cluster::attach(&home()?)? };
+            let helm = || Ok::<_, anyhow::Error>(std::process::Command::new(Programs::helm_alone(major)?));
+            become_command(found.map_or_else(helm, |cluster| Ok(cluster.helm(major)))?.args(arguments))?;
+        }
         Chore::Exec { command } => become_command(running()?.command(command[0].as_ref()).args(&command[1..]))?,
         Chore::Load { images } => {
             let cluster = running()?;

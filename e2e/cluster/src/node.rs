@@ -133,6 +133,13 @@ impl Node {
         command
     }
 
+    /// A program of the node's in its network and among its files, which ends when it is killed.
+    pub(crate) fn among_files(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg("--target").arg(self.number.to_string()).args(["--net", "--mount", "--", program]);
+        command
+    }
+
     /// Moves the calling thread into the node's network.
     pub(crate) fn enter_network(&self) -> Result<()> {
         let network = File::open(self.process().join("ns/net")).context("the node's network is gone")?;

@@ -64,6 +64,15 @@ const INSTALLED: [Installed; 5] = [
     },
 ];
 
+/// Holds the chart's objects against what is good practice for anybody's.
+const KUBE_SCORE: Installed = Installed {
+    name: "kube-score-1.20.0",
+    packages: &["github.com/zegl/kube-score/cmd/kube-score@v1.20.0"],
+    tags: "",
+    stamps: "",
+    cgo: false,
+};
+
 /// A Go module of this crate. Its text is in this program, so that the build finds it wherever the tree is.
 struct Module {
     name: &'static str,
@@ -85,6 +94,27 @@ const COREDNS: Module = Module {
         ("go.mod", include_str!("../coredns/go.mod")),
         ("go.sum", include_str!("../coredns/go.sum")),
         ("main.go", include_str!("../coredns/main.go")),
+    ],
+};
+
+const INTERNET: Module = Module {
+    name: "internet",
+    files: &[
+        ("go.mod", include_str!("../internet/go.mod")),
+        ("go.sum", include_str!("../internet/go.sum")),
+        ("journal.go", include_str!("../internet/journal.go")),
+        ("main.go", include_str!("../internet/main.go")),
+        ("quic.go", include_str!("../internet/quic.go")),
+        ("sinks.go", include_str!("../internet/sinks.go")),
+    ],
+};
+
+const NETWORK_POLICIES: Module = Module {
+    name: "networkpolicies",
+    files: &[
+        ("go.mod", include_str!("../networkpolicies/go.mod")),
+        ("go.sum", include_str!("../networkpolicies/go.sum")),
+        ("main.go", include_str!("../networkpolicies/main.go")),
     ],
 };
 
@@ -112,6 +142,7 @@ pub struct Programs {
     kubernetes: PathBuf,
     coredns: PathBuf,
     images: PathBuf,
+    internet: PathBuf,
     containerd: PathBuf,
     runc: PathBuf,
     cni: PathBuf,
@@ -125,23 +156,47 @@ impl Programs {
     /// # Errors
     /// When Go is missing, a module cannot be fetched, or a build fails; the message has the end of what Go said.
     pub fn build() -> Result<Self> {
-        let go = String::from_utf8(Command::new("go").arg("version").output().context("the cluster is built with Go: install it")?.stdout)?;
-        let cache = cache().join("cluster/programs");
-        fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        let lock = File::create(cache.join("lock")).context("cannot open the lock of the builds")?;
-        lock.lock().context("cannot take the lock of the builds")?;
-        let builder = Builder { go, cache };
+        let (builder, _lock) = Builder::alone()?;
         let [containerd, runc, cni, helm3, helm4] = &INSTALLED;
         Ok(Self {
             kubernetes: builder.kubernetes()?,
             coredns: builder.module(&COREDNS, &["."], "")?,
             images: builder.module(&IMAGES, &["./pause", "./probe"], "")?,
+            internet: builder.module(&INTERNET, &["."], "")?,
             containerd: builder.install(containerd)?,
             runc: builder.install(runc)?,
             cni: builder.install(cni)?,
             helm3: builder.install(helm3)?,
             helm4: builder.install(helm4)?,
         })
+    }
+
+    /// Helm 3 or 4 for what needs no cluster, as rendering a chart does.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub fn helm_alone(major: u8) -> Result<PathBuf> {
+        let [.., helm3, helm4] = &INSTALLED;
+        let (builder, _lock) = Builder::alone()?;
+        Ok(builder.install(if major == 3 { helm3 } else { helm4 })?.join("helm"))
+    }
+
+    /// What enforces NetworkPolicies.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub(crate) fn network_policies() -> Result<PathBuf> {
+        let (builder, _lock) = Builder::alone()?;
+        Ok(builder.module(&NETWORK_POLICIES, &["."], "")?.join("networkpolicies"))
+    }
+
+    /// kube-score.
+    ///
+    /// # Errors
+    /// As for [`Self::build`].
+    pub fn kube_score() -> Result<PathBuf> {
+        let (builder, _lock) = Builder::alone()?;
+        Ok(builder.install(&KUBE_SCORE)?.join("kube-score"))
     }
 
     /// Puts what the node runs, and what works with it, into `folder`, under the names that it is started by.
@@ -183,6 +238,12 @@ impl Programs {
     pub fn probe(&self) -> PathBuf {
         self.images.join("probe")
     }
+
+    /// The world outside: sinks that note what arrives, and a client of HTTP/3.
+    #[must_use]
+    pub fn internet(&self) -> PathBuf {
+        self.internet.join("internet")
+    }
 }
 
 struct Builder {
@@ -192,6 +253,16 @@ struct Builder {
 }
 
 impl Builder {
+    /// The one that builds now: others wait until the lock is dropped.
+    fn alone() -> Result<(Self, File)> {
+        let go = String::from_utf8(Command::new("go").arg("version").output().context("the cluster is built with Go: install it")?.stdout)?;
+        let cache = cache().join("cluster/programs");
+        fs::create_dir_all(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
+        let lock = File::create(cache.join("lock")).context("cannot open the lock of the builds")?;
+        lock.lock().context("cannot take the lock of the builds")?;
+        Ok((Self { go, cache }, lock))
+    }
+
     fn kubernetes(&self) -> Result<PathBuf> {
         // Without these the server says that it is v0.0.0, and charts that ask for a version refuse it.
         let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
@@ -280,7 +351,7 @@ fn link_all(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A second name for the program, so that no path leads out of the cluster's own folder; a copy where that crosses file systems.
-fn link(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
     if fs::hard_link(from, to).is_err() && fs::copy(from, to).is_err() {
         bail!("cannot put {} at {}", from.display(), to.display());
     }

@@ -42,11 +42,11 @@ pub(crate) fn heard(command: &mut Command) -> Result<Output> {
     give(command, "")
 }
 
-/// The same, for a command that reads.
+/// What a command printed that reads, and how it ended.
 ///
 /// # Errors
 /// When it cannot be started or does not end.
-pub(crate) fn give(command: &mut Command, input: &str) -> Result<Output> {
+pub fn give(command: &mut Command, input: &str) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
     if let Some(mut stdin) = child.stdin.take() {

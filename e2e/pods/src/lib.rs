@@ -10,9 +10,9 @@ mod workload;
 mod world;
 
 pub use books::Books;
-pub use command::{PATIENCE, said, soon};
+pub use command::{PATIENCE, give, said, soon};
 pub use release::Release;
 pub use space::{Agent, Space};
 pub use talk::Talk;
 pub use workload::Workload;
-pub use world::{OUTSIDE, World, objects, programs, unheard_of};
+pub use world::{OUTSIDE, SINKS, World, objects, programs, unheard_of};

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use kybernis_cluster::Cluster;
 
-use crate::command::{said, soon};
+use crate::command::{heard, said, soon};
 use crate::world::{objects, root};
 
 /// The namespace that Kybernis is installed in.
@@ -41,8 +42,9 @@ impl Release {
         }
     }
 
-    /// Installs it, or upgrades to it, and waits until no pod of another release is left: those answer until they end. `build` says which programs are in the images, whose names stay.
-    pub(crate) fn install(self, cluster: &Cluster, build: &str) -> Result<()> {
+    /// Installs it, or upgrades to it, and waits until no pod of another release is left: those answer until they end. `build` says which
+    /// programs are in the images, whose names stay; `values` come after the usual ones.
+    pub(crate) fn install(self, cluster: &Cluster, build: &str, values: &[&str]) -> Result<()> {
         let folder = tempfile::tempdir()?;
         let mut helm = cluster.helm(4);
         helm.args(["upgrade", "kybernis"]).arg(self.chart(folder.path())?);
@@ -51,6 +53,7 @@ impl Release {
         for component in ["ledger", "operator", "webhook"] {
             helm.arg("--set-string").arg(format!("{component}.podAnnotations.build={build}"));
         }
+        helm.args(values.iter().flat_map(|value| ["--set", value]));
         said(&mut helm)?;
         soon("only this release's pods are left", || {
             let images = "--output=jsonpath={range .items[*]}{.spec.containers[0].image}{\"\\n\"}{end}";
@@ -80,6 +83,11 @@ impl Release {
 /// Removes it, and waits until its pods are gone.
 pub(crate) fn uninstall(cluster: &Cluster) -> Result<()> {
     said(cluster.helm(4).args(["uninstall", "kybernis", "--namespace", NAMESPACE, "--wait", PATIENCE])).map(drop)
+}
+
+/// Runs the release's own tests by this helm, and hands on what it said.
+pub(crate) fn test(cluster: &Cluster, major: u8) -> Result<Output> {
+    heard(cluster.helm(major).args(["test", "kybernis", "--namespace", NAMESPACE, PATIENCE]))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

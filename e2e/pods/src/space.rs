@@ -62,13 +62,30 @@ impl<'w> Space<'w> {
         fed(&mut self.kubectl(["create", "--filename=-"]), objects).map(drop)
     }
 
+    /// Asks for objects, with arguments of one's own, and hands on what kubectl said.
+    ///
+    /// # Errors
+    /// When kubectl does not end.
+    pub fn try_create<const N: usize>(&self, arguments: [&str; N], objects: &str) -> Result<Output> {
+        give(self.kubectl(["create", "--filename=-"]).args(arguments), objects)
+    }
+
     /// Makes objects as somebody else, and hands on what kubectl said.
     ///
     /// # Errors
     /// When kubectl does not end.
     pub fn create_as(&self, person: &str, group: &str, objects: &str) -> Result<Output> {
+        self.try_as(person, group, ["--output=name"], objects)
+    }
+
+    /// The same, with arguments of one's own.
+    ///
+    /// # Errors
+    /// When kubectl does not end.
+    pub fn try_as<const N: usize>(&self, person: &str, group: &str, arguments: [&str; N], objects: &str) -> Result<Output> {
         let (person, group) = (format!("--as={person}"), format!("--as-group={group}"));
-        give(&mut self.kubectl(["create", "--filename=-", "--output=name", &person, &group, "--as-group=system:authenticated"]), objects)
+        let mut kubectl = self.kubectl(["create", "--filename=-", &person, &group, "--as-group=system:authenticated"]);
+        give(kubectl.args(arguments), objects)
     }
 
     /// Starts a workload as a Deployment, and does not wait for it.
@@ -101,7 +118,7 @@ impl<'w> Space<'w> {
     /// # Errors
     /// When kubectl does not end.
     pub fn try_pod(&self, workload: &Workload<'_>) -> Result<Output> {
-        give(&mut self.kubectl(["create", "--filename=-"]), &workload.alone().to_string())
+        self.try_create([], &workload.alone().to_string())
     }
 
     /// The pod of a Deployment, once it is ready and the only one.
@@ -172,9 +189,16 @@ impl Agent<'_> {
         Talk::start(&mut self.exec(program, arguments))
     }
 
-    fn exec(&self, program: &str, arguments: &[&str]) -> std::process::Command {
-        let mut kubectl = self.space.kubectl(["exec", "--stdin", &self.pod, "--container=app", "--", "python3", "-u"]);
-        kubectl.arg(format!("/agents/{program}")).args(arguments);
+    /// The command that runs such a program in its container.
+    pub fn exec(&self, program: &str, arguments: &[&str]) -> std::process::Command {
+        let program = format!("/agents/{program}");
+        self.runs(&[&["python3", "-u", &program], arguments].concat())
+    }
+
+    /// The command that runs any other.
+    pub fn runs(&self, words: &[&str]) -> std::process::Command {
+        let mut kubectl = self.space.kubectl(["exec", "--stdin", &self.pod, "--container=app", "--"]);
+        kubectl.args(words);
         kubectl
     }
 

@@ -1,7 +1,7 @@
 //! The stage of every scenario: a cluster with the images of this build, and a broker in the world outside.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,6 +16,10 @@ use crate::{Books, Space};
 
 /// The node is the world outside: what listens there is no pod's neighbour.
 pub const OUTSIDE: &str = "198.19.0.1";
+const OUTSIDE_V6: &str = "2001:2:0:c::1";
+/// Whatever arrives here is noted, and [`World::arrived`] tells.
+pub const SINKS: &str = "198.19.0.9";
+const SINKS_ADMIN: u16 = 9001;
 /// The broker's ports.
 const BROKER_HTTP: u16 = 18080;
 const BROKER_HTTPS: u16 = 18443;
@@ -47,7 +51,8 @@ impl World {
             step(&format!("load {}", image.display()), || cluster.load(image))?;
         }
         cluster.tag_image("kybernis.test/kybernis:e2e", &format!("kybernis.test/kybernis:{}", Release::Earlier.tag()))?;
-        cluster.set_outside_names(&format!("{OUTSIDE} broker.example.com\n"))?;
+        cluster
+            .set_outside_names(&format!("{OUTSIDE} broker.example.com\n{OUTSIDE_V6} broker6.example.com\n{SINKS} sink.example.com\n"))?;
         let world = Self { cluster, build: unheard_of("build"), authority };
         step("the broker outside", || world.open_broker())?;
         Ok(world)
@@ -57,7 +62,7 @@ impl World {
     fn open_broker(&self) -> Result<()> {
         let timeout = format!("--timeout={}s", PATIENCE.as_secs());
         said(&mut self.kubectl(["delete", "namespace", "internet", "--ignore-not-found", "--wait", &timeout]))?;
-        said(self.kubectl(["create", "--filename"]).arg(objects().join("broker.yaml")))?;
+        said(self.kubectl(["create", "--filename"]).arg(objects().join("internet.yaml")))?;
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
@@ -66,7 +71,7 @@ impl World {
             "stringData": {"tls.crt": self.authority.certificate(), "tls.key": self.authority.key()},
         });
         fed(&mut self.kubectl(["create", "--filename=-"]), &secret.to_string())?;
-        said(&mut self.kubectl(["wait", "--namespace=internet", "pod/broker", "--for=condition=Ready", &timeout])).map(drop)
+        said(&mut self.kubectl(["wait", "--namespace=internet", "pod/broker", "pod/sinks", "--for=condition=Ready", &timeout])).map(drop)
     }
 
     /// Installs the chart, or upgrades to it.
@@ -74,7 +79,15 @@ impl World {
     /// # Errors
     /// When its pods do not become ready.
     pub fn install(&self, release: Release) -> Result<()> {
-        step(&format!("install Kybernis ({release:?})"), || release.install(&self.cluster, &self.build))
+        self.install_with(release, &[])
+    }
+
+    /// The same, with values beside the usual ones, as `helm --set` takes them. The next one takes them back.
+    ///
+    /// # Errors
+    /// When its pods do not become ready.
+    pub fn install_with(&self, release: Release, values: &[&str]) -> Result<()> {
+        step(&format!("install Kybernis ({release:?})"), || release.install(&self.cluster, &self.build, values))
     }
 
     /// Removes it again.
@@ -83,6 +96,14 @@ impl World {
     /// When helm cannot.
     pub fn uninstall(&self) -> Result<()> {
         step("uninstall Kybernis", || release::uninstall(&self.cluster))
+    }
+
+    /// Runs `helm test` by Helm 3 or 4, and hands on what it said.
+    ///
+    /// # Errors
+    /// When helm does not end.
+    pub fn helm_test(&self, major: u8) -> Result<Output> {
+        release::test(&self.cluster, major)
     }
 
     /// A namespace of this name, for one scenario.
@@ -115,6 +136,14 @@ impl World {
         let mut kubectl = self.kubectl(["--namespace", release::NAMESPACE]);
         kubectl.args(arguments);
         kubectl
+    }
+
+    /// Makes objects there, from their text.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub fn create_in_system(&self, objects: &str) -> Result<()> {
+        fed(&mut self.kubectl_system(["create", "--filename=-"]), objects).map(drop)
     }
 
     /// Has so many pods of one of Kybernis' own workloads, such as `deployment/kybernis-webhook`, and waits until it is so.
@@ -152,6 +181,29 @@ impl World {
         curl.args(["--header", "content-type: application/json", "--data", body, &url]);
         let answer = said(&mut curl)?;
         if answer.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&answer).context(answer) }
+    }
+
+    /// Sends bytes to an HTTPS server of the cluster's, whoever it is; returns the status and what it said.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn send(&self, method: &str, url: &str, body: &str) -> Result<(u16, String)> {
+        let mut curl = self.cluster.command(Path::new("curl"));
+        curl.args(["--silent", "--show-error", "--insecure", "--max-time", "30", "--request", method, "--write-out", "\n%{http_code}"]);
+        let answer = fed(curl.args(["--header", "content-type: application/json", "--data-binary", "@-", url]), body)?;
+        let (said, status) = answer.rsplit_once('\n').context("curl told no status")?;
+        Ok((status.parse()?, said.to_owned()))
+    }
+
+    /// The tokens that have come to the sinks, by whatever way.
+    ///
+    /// # Errors
+    /// When the sinks do not tell.
+    pub fn arrived(&self) -> Result<Vec<String>> {
+        let mut curl = self.cluster.command(Path::new("curl"));
+        curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", &format!("http://{SINKS}:{SINKS_ADMIN}/heard")]);
+        let arrivals: Vec<Value> = serde_json::from_str(&said(&mut curl)?)?;
+        Ok(arrivals.iter().filter_map(|arrival| arrival["token"].as_str()).map(str::to_owned).collect())
     }
 
     /// The broker misbehaves like this next, on `path` alone: other agents than the scenario's may be at work.

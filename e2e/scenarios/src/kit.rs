@@ -14,11 +14,15 @@ use crate::client::Client;
 /// Flags that only make a short-lived JVM start faster.
 const JAVA_FLAGS: [&str; 3] = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"];
 
+/// The version of Python in the agents' image (Debian 12).
+const POD_PYTHON: &str = "3.11";
+
 /// Everything that is needed to run the clients.
 #[derive(Clone, Debug)]
 pub struct Kit {
     sources: PathBuf,
-    python: PathBuf,
+    /// The interpreter, as a command begins with it.
+    python: Vec<OsString>,
     go: PathBuf,
     java: PathBuf,
 }
@@ -64,14 +68,24 @@ impl Kit {
         let java = part(cache, "java", &sources.join("java/Order.java"), |folder, source| {
             run(Command::new("javac").arg("-d").arg(folder).arg(source))
         })?;
-        Ok(Self { sources, python: python.join("bin/python"), go: go.join("order"), java })
+        Ok(Self { sources, python: vec![python.join("bin/python").into()], go: go.join("order"), java })
     }
 
-    /// The same clients in a pod that has the folder of sources at `sources`, and everything that was compiled where it lies here; its
-    /// interpreters and their packages are its own.
-    #[must_use]
-    pub fn in_pod(&self, sources: &Path) -> Self {
-        Self { sources: sources.into(), python: "python3".into(), ..self.clone() }
+    /// The same clients in a pod that has the folder of sources at `sources`, and the folders of [`Self::compiled`] and of the packages,
+    /// which it returns, where they lie here. Its interpreters are its own; its distribution's packages would be other clients.
+    ///
+    /// # Errors
+    /// When the packages are out of reach.
+    pub fn in_pod(&self, cache: &Path, sources: &Path) -> Result<(Self, PathBuf)> {
+        let packages = part(cache, &format!("python-{POD_PYTHON}"), &self.sources.join("requirements.txt"), |folder, requirements| {
+            let mut pip = Command::new("python3");
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--only-binary=:all:"]);
+            pip.args(["--python-version", POD_PYTHON, "--target"]).arg(folder).arg("--requirement").arg(requirements);
+            run(&mut pip)
+        })?;
+        let path = format!("PYTHONPATH={}", packages.display());
+        let python = vec!["env".into(), path.into(), "python3".into()];
+        Ok((Self { sources: sources.into(), python, ..self.clone() }, packages))
     }
 
     /// The folder of sources.
@@ -87,7 +101,7 @@ impl Kit {
     /// The command line for an errand.
     pub fn words(&self, client: Client, errand: Errand<'_>) -> Vec<OsString> {
         let script = |program: &str, name: &str| vec![program.into(), self.sources.join(name).into_os_string()];
-        let python = |name: &str| vec![self.python.clone().into_os_string(), self.sources.join(name).into_os_string()];
+        let python = |name: &str| [self.python.as_slice(), &[self.sources.join(name).into_os_string()]].concat();
         let mut words = match client {
             Client::Requests => python("requests_order.py"),
             Client::Httpx => python("httpx_order.py"),

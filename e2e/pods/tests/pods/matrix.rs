@@ -55,13 +55,15 @@ pub(crate) fn in_pods(world: &World) -> Result<Told> {
     installed(world)?;
     let start = Instant::now();
     let kit = Kit::install(&cache())?;
+    let (in_pod, packages) = kit.in_pod(&cache(), Path::new(SOURCES))?;
     let folder = tempfile::tempdir()?;
-    let spaces = Manifests::ALL.iter().map(|manifests| Ok((*manifests, space(world, &kit, *manifests)?))).collect::<Result<Vec<_>>>()?;
+    let space = |manifests: &Manifests| Ok((*manifests, space(world, &kit, &packages, *manifests)?));
+    let spaces = Manifests::ALL.iter().map(space).collect::<Result<Vec<_>>>()?;
     for (_, space) in spaces.iter().filter(|(manifests, _)| *manifests != Manifests::None) {
         space.wait("toolregistration/broker-orders", "condition=Ready")?;
     }
-    let kit = kit.in_pod(Path::new(SOURCES));
-    let rig = Rig { world, kit, folder: folder.path(), ports: Mutex::default(), next_port: FIRST_PORT.into(), asked: Mutex::default() };
+    let rig =
+        Rig { world, kit: in_pod, folder: folder.path(), ports: Mutex::default(), next_port: FIRST_PORT.into(), asked: Mutex::default() };
     let ended = AtomicUsize::new(0);
     let tell = |_: usize, _: &Done| {
         let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
@@ -79,7 +81,7 @@ pub(crate) fn in_pods(world: &World) -> Result<Told> {
 }
 
 /// A namespace with a set of manifests, and a pod that has the clients.
-fn space<'w>(world: &'w World, kit: &Kit, manifests: Manifests) -> Result<Space<'w>> {
+fn space<'w>(world: &'w World, kit: &Kit, packages: &Path, manifests: Manifests) -> Result<Space<'w>> {
     // A tenant of its own in every run: ledgers forget nothing, and every run places the same orders.
     let space = world.space(&unheard_of(&format!("matrix-{}", manifests.name().replace(' ', "-"))))?;
     said(space.kubectl(["create", "configmap", "clients", "--from-file"]).arg(kit.sources()))?;
@@ -87,7 +89,7 @@ fn space<'w>(world: &'w World, kit: &Kit, manifests: Manifests) -> Result<Space<
         space.create(&objects)?;
     }
     let [go, java] = kit.compiled();
-    space.deploy(&Workload::new("matrix", "idle.py", &[]).files("clients", SOURCES).folder(go).folder(java))?;
+    space.deploy(&Workload::new("matrix", "idle.py", &[]).files("clients", SOURCES).folder(go).folder(java).folder(packages))?;
     Ok(space)
 }
 

@@ -41,6 +41,29 @@ pub(crate) fn upgrade(world: &World) -> Result<Told> {
     Ok(Told::new("`helm upgrade` from an older chart with agents running", told))
 }
 
+/// By both helms; and not while nobody injects, else a good end would say nothing.
+pub(crate) fn tested(world: &World) -> Result<Told> {
+    installed(world)?;
+    let webhook = "deployment/kybernis-webhook";
+    world.scale(webhook, 0)?;
+    let without = world.helm_test(4);
+    // It comes back whatever became of that: the scenarios after this one need it.
+    world.scale(webhook, 2)?;
+    let without = without?;
+    let why = String::from_utf8_lossy(&without.stderr).into_owned();
+    ensure!(!without.status.success() && why.contains("inject.kybernis.io"), "`helm test` without a webhook: {without:?}");
+    for major in [3, 4] {
+        let heard = world.helm_test(major)?;
+        let told = String::from_utf8_lossy(&heard.stdout).into_owned();
+        ensure!(heard.status.success() && told.contains("Succeeded"), "`helm test` of helm {major}: {heard:?}");
+        soon("the test's namespace is gone", || {
+            let left = said(&mut world.kubectl(["get", "namespace/kybernis-helm-test", "--ignore-not-found", "--output=name"]))?;
+            Ok(left.is_empty().then_some(()))
+        })?;
+    }
+    Ok(Told::new("`helm test` by helm 3 and 4, and while the webhook is at 0", "none; succeeds twice, and fails without a webhook"))
+}
+
 /// Whoever ran under a sidecar is refused from now on, since nobody keeps books; every other pod starts.
 pub(crate) fn uninstall(world: &World) -> Result<Told> {
     installed(world)?;

@@ -141,7 +141,7 @@ impl Step {
     }
 
     fn make_authority(&mut self, now: Moment, lifetimes: &Lifetimes) {
-        let due = self.state.authorities.last().map(|newest| two_thirds(newest.made, newest.ends));
+        let due = self.state.authorities.last().map(|newest| due(newest.made, newest.ends, lifetimes.authority));
         if self.state.authorities.len() >= AUTHORITIES_MAX {
             return;
         }
@@ -169,7 +169,7 @@ impl Step {
             None => true,
             Some(leaf) if leaf.by != signer.id => true,
             // One that ends with its authority cannot be made to end later.
-            Some(leaf) => two_thirds(leaf.made, leaf.ends) <= now && leaf.ends < ends,
+            Some(leaf) => due(leaf.made, leaf.ends, lifetimes.leaf) <= now && leaf.ends != ends,
         };
         if is_due {
             let id = self.new_id();
@@ -180,7 +180,8 @@ impl Step {
             self.wake(ready);
         });
         if let Some(leaf) = self.state.leaf.clone() {
-            self.wake(if two_thirds(leaf.made, leaf.ends) <= now { leaf.ends } else { two_thirds(leaf.made, leaf.ends) });
+            let due = due(leaf.made, leaf.ends, lifetimes.leaf);
+            self.wake(if due <= now { leaf.ends } else { due });
         }
     }
 
@@ -211,8 +212,9 @@ impl Step {
     }
 }
 
-fn two_thirds(made: Moment, ends: Moment) -> Moment {
-    made.after(ends.since(made) * 2 / 3)
+/// At two thirds of its life, or of what a life has been told to be since it was made, where that is shorter.
+fn due(made: Moment, ends: Moment, life: Duration) -> Moment {
+    made.after(ends.since(made).min(life) * 2 / 3)
 }
 
 #[cfg(test)]

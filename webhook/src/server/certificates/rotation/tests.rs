@@ -123,6 +123,21 @@ fn lifetimes_that_cannot_work_are_told() {
     }
 }
 
+/// Else a year's authority would be rotated in a year, whatever the settings say by now.
+#[test]
+fn shorter_lives_hold_for_what_was_made_before() {
+    use Action::{MakeAuthority as Make, SignLeaf as Sign};
+    let (mut state, mut seen) = (State::default(), Seen::default());
+    let first = step(&state, &seen, at(1000), &Lifetimes::default());
+    state = first.state;
+    seen.observe(&published(&state), at(1000));
+    assert_eq!(run(&mut state, &seen, at(1059)), []);
+    assert_eq!(run(&mut state, &seen, at(1060)), [Sign { id: 3, by: 1 }]);
+    assert_eq!(state.leaf.as_ref().map(|leaf| leaf.ends), Some(at(1150)));
+    assert_eq!(run(&mut state, &seen, at(1600)), [Make(4), Sign { id: 5, by: 1 }]);
+    assert_eq!(state.authorities.last().map(|authority| authority.ends), Some(at(2500)));
+}
+
 /// A replica: what it serves, what it has read, and what it has seen.
 #[derive(Clone, Default)]
 struct Replica {

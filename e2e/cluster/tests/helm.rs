@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -28,6 +29,8 @@ commonLabels: {team: agents, release: ours}
 operator: {replicas: 2}
 image: {pullSecrets: [{name: registry}]}
 ";
+/// With what is good practice for everybody and needs a network that enforces it.
+const GUARDED: &str = "networkPolicy: {enabled: true}";
 /// Kinds whose objects are in no namespace.
 const CLUSTER_KINDS: [&str; 9] = [
     "APIService",
@@ -46,7 +49,7 @@ fn root() -> PathBuf {
 }
 
 fn helm(major: u8, arguments: &[&str]) -> Output {
-    let mut helm = Command::new(Programs::build().unwrap().helm(major));
+    let mut helm = Command::new(Programs::helm_alone(major).unwrap());
     // Neither plug-ins nor repositories of this machine.
     helm.env("HELM_CONFIG_HOME", "/nonexistent").env("HELM_DATA_HOME", "/nonexistent");
     helm.args(arguments).arg(root().join("charts/kybernis")).output().unwrap()
@@ -62,14 +65,21 @@ fn reads_front_proxy(object: &Value) -> bool {
         && (&object["metadata"]["namespace"], &object["roleRef"]["name"]) == (&json!(FRONT_PROXY.0), &json!(FRONT_PROXY.1))
 }
 
-/// The objects, in an order of our own.
-fn rendered(major: u8, values: &str) -> Vec<Value> {
+/// What helm makes of these values.
+fn template(major: u8, values: &str, more: &[&str]) -> Vec<u8> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(&file, values).unwrap();
     let file = format!("--values={}", file.path().display());
-    let output = helm(major, &["template", "kybernis", "--namespace", NAMESPACE, KUBERNETES, &file]);
+    let arguments = ["template", "kybernis", "--namespace", NAMESPACE, KUBERNETES, &file];
+    let output = helm(major, &[&arguments, more].concat());
     assert!(output.status.success(), "helm {major}: {}", String::from_utf8_lossy(&output.stderr));
-    let documents = serde_yaml_ng::Deserializer::from_slice(&output.stdout);
+    output.stdout
+}
+
+/// The objects, in an order of our own.
+fn rendered(major: u8, values: &str) -> Vec<Value> {
+    let output = template(major, values, &[]);
+    let documents = serde_yaml_ng::Deserializer::from_slice(&output);
     let mut objects: Vec<Value> = documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect();
     objects.retain(|object| !object.is_null());
     objects.sort_by_key(name);
@@ -104,6 +114,32 @@ fn both_helms_render_the_same_and_find_no_fault() {
         let refused = helm(major, &["template", KUBERNETES, "--set=webhook.replicas=two"]);
         let words = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && words.contains("'/webhook/replicas': got string, want integer"), "helm {major}: {words}");
+    }
+}
+
+/// A manifest without a release of helm's has nobody who runs hooks, or removes what they left.
+#[test]
+#[ignore = "builds helm"]
+fn a_plain_manifest_has_no_hooks() {
+    let text = String::from_utf8(template(4, "", &["--skip-tests"])).unwrap();
+    assert!(text.contains("kind: StatefulSet") && !text.contains("helm.sh/hook"), "{text}");
+}
+
+/// Of what stays: the test's pod lives for seconds. Advice that we do not take stands, with its reason, in the chart's `.kube-score`.
+#[test]
+#[ignore = "builds helm"]
+fn kube_score_finds_no_fault() {
+    let chart = root().join("charts/kybernis");
+    let arguments = fs::read_to_string(chart.join(".kube-score")).unwrap();
+    let arguments: Vec<&str> = arguments.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    for values in [GUARDED, EVERYTHING] {
+        let mut objects = tempfile::NamedTempFile::new().unwrap();
+        objects.write_all(&template(4, values, &["--skip-tests"])).unwrap();
+        let mut score = Command::new(Programs::kube_score().unwrap());
+        let scored = score.arg("score").args(&arguments).args(["--output-format=ci"]).arg(objects.path()).output().unwrap();
+        let told = String::from_utf8_lossy(&scored.stdout);
+        let faults: Vec<&str> = told.lines().filter(|line| line.starts_with("[CRITICAL]") || line.starts_with("[WARNING]")).collect();
+        assert!(told.contains("[OK]") && faults.is_empty(), "{}\n{}", faults.join("\n"), String::from_utf8_lossy(&scored.stderr));
     }
 }
 
@@ -234,7 +270,7 @@ fn table(first: &str, rows: &BTreeSet<String>) -> String {
 
 const HEAD: &str = "# Who may do what, by the chart
 
-Written by `KYB_UPDATE=1 cargo test --package kybernis-cluster --test chart -- --ignored`, from what helm renders; a test compares it.
+Written by `KYB_UPDATE=1 cargo test --package kybernis-cluster --test helm -- --ignored`, from what helm renders; a test compares it.
 
 Each pod of ours has a ServiceAccount of its own, and nobody else is bound to these rules. Kubernetes cannot bound `create` by a name.
 ";
