@@ -6,10 +6,14 @@ use std::net::SocketAddr;
 
 use kybernis_core::policy::Host;
 
+use crate::target::{self, Authority};
+
 /// What spans name as the rule.
 pub(crate) const RULE: &str = "kybernis/api-server";
-/// Its Service's name, as far as clients write it; search domains make the rest.
-const NAMES: [&str; 3] = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"];
+/// Its Service's name, as rules have it.
+const NAME: &str = "kubernetes.default.svc";
+/// As far as clients write it; search domains make the rest.
+const NAMES: [&str; 3] = ["kubernetes", "kubernetes.default", NAME];
 
 /// Where it is, and how it is called.
 #[derive(Debug)]
@@ -19,11 +23,16 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// At the address that Kubernetes tells every container (`KUBERNETES_SERVICE_HOST`, `_PORT`), in a pod with these search domains.
+    /// In a pod with these search domains.
     pub(crate) fn new(address: SocketAddr, search: &[String]) -> Self {
         let domains = || std::iter::once(String::new()).chain(search.iter().map(|domain| format!(".{domain}")));
         let names = NAMES.iter().flat_map(|name| domains().map(move |domain| format!("{name}{domain}"))).collect();
         Self { address, names }
+    }
+
+    /// What rules call it.
+    pub(crate) fn authority(&self) -> Authority {
+        Authority { host: target::Host::Name(NAME.into()), port: self.address.port() }
     }
 
     pub(crate) fn is_at(&self, address: Option<SocketAddr>) -> bool {

@@ -80,10 +80,13 @@ impl SystemResolver {
         let mut hickory = builder.build().map_err(io::Error::other)?;
         let mut hosts = Hosts::default();
         match read("hosts") {
-            Ok(text) => hosts.read_hosts_conf(text.as_slice())?,
+            Ok(text) => {
+                if let Err(error) = hosts.read_hosts_conf(text.as_slice()) {
+                    tracing::warn!(%error, "/etc/hosts is read only as far as it can be");
+                }
+            }
             // Not every image has one.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => tracing::warn!(%error, "there is no /etc/hosts to be read"),
         }
         hickory.set_hosts(Arc::new(hosts));
         Ok(Self { hickory, search })

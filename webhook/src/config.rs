@@ -71,6 +71,11 @@ impl Config {
         &self.settings
     }
 
+    /// Where API servers are reached inside the cluster, if that is known.
+    pub fn api_server(&self) -> Option<std::net::SocketAddr> {
+        self.settings.api_server
+    }
+
     pub(crate) fn version(&self) -> &str {
         &self.settings.version
     }

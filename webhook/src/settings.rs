@@ -1,6 +1,6 @@
 //! The chart's configuration as it is written, with the defaults of what may be left out; [`crate::Config`] is what holds.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct Settings {
     /// How connections are caught where a pod does not say.
     #[serde(default = "default_capture")]
     pub default_capture: Capture,
+    /// Where API servers are reached inside the cluster: what is captured on its way there passes unread.
+    #[serde(default)]
+    pub api_server: Option<SocketAddr>,
     /// The sidecar's requests and limits where a pod does not say.
     #[serde(default)]
     pub resources: ResourceSettings,

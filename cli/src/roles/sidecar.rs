@@ -1,6 +1,6 @@
 //! `kybernis sidecar`: the egress proxy as a process.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -27,12 +27,9 @@ pub(crate) struct SidecarArgs {
     /// A folder of its own in which it keeps /etc/hosts and /etc/resolv.conf as it first finds them: in a pod the agent may change them
     #[arg(long, value_name = "FOLDER", env = "KYBERNIS_KEPT_NAMES")]
     kept_names: Option<PathBuf>,
-    /// Where the cluster's API server is, as Kubernetes tells every container: what is redirected on its way there passes unread
-    #[arg(long, value_name = "IP", env = "KUBERNETES_SERVICE_HOST", hide = true)]
-    api_server: Option<IpAddr>,
-    /// Its port
-    #[arg(long, value_name = "PORT", env = "KUBERNETES_SERVICE_PORT", default_value_t = 443, hide = true)]
-    api_server_port: u16,
+    /// Where the cluster's API server is: TLS that is redirected on its way there passes unread, as its clients trust nobody else
+    #[arg(long, value_name = "IP:PORT", env = "KYBERNIS_API_SERVER")]
+    api_server: Option<SocketAddr>,
     /// The ledger: https://HOST:PORT
     #[arg(long, value_name = "URL", env = "KYBERNIS_LEDGER")]
     ledger: Option<String>,
@@ -98,8 +95,6 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
     let (filter, data, bundle, address, ca, token) = problems.settle(complete())?;
     args.log.start(filter)?;
 
-    // Nobody else's clients are led here.
-    let api_server = args.api_server.filter(|_| !args.redirect_listen.is_empty()).map(|ip| SocketAddr::new(ip, args.api_server_port));
     let control = control::Settings { address, server_name: args.ledger_name, ca, token, capture: args.capture };
     let settings = Settings {
         proxy: sockets.listeners(Purpose::Proxy),
@@ -111,7 +106,7 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
         bundle,
         roots: args.roots,
         kept_names: args.kept_names,
-        api_server,
+        api_server: args.api_server,
         control,
     };
     let sidecar = Sidecar::start(settings).await?;

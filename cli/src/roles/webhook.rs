@@ -1,5 +1,6 @@
 //! `kybernis webhook`: admission, by which sidecars come into pods and what does not hold stays out.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ pub(crate) struct WebhookArgs {
     /// Its key
     #[arg(long, value_name = "PEM_FILE", env = "KYBERNIS_TLS_KEY", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
+    /// The API server's address inside the cluster, as Kubernetes tells every container
+    #[arg(long, value_name = "IP", env = "KUBERNETES_SERVICE_HOST", default_value = "")]
+    api_server: String,
+    /// Its port
+    #[arg(long, value_name = "PORT", env = "KUBERNETES_SERVICE_PORT", default_value = "443")]
+    api_server_port: String,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -61,11 +68,15 @@ pub(crate) struct WebhookArgs {
 pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
     let mut problems = Problems::default();
     let filter = problems.keep("--log", args.log.filter());
-    let config = problems.keep("--config", config(&args.config));
+    let api_server = args.api_server.parse().ok().zip(args.api_server_port.parse().ok()).map(|(ip, port)| SocketAddr::new(ip, port));
+    let config = problems.keep("--config", config(&args.config, api_server));
     let listener = problems.listen("--listen", &args.listen);
     let admin = problems.listen("--admin-listen", &args.admin_listen);
     let (filter, config, listener, admin) = problems.settle((|| Some((filter?, config?, listener?, admin?)))())?;
     args.log.start(filter)?;
+    if config.api_server().is_none() {
+        tracing::warn!(host = args.api_server, "no address of the API server's is known: agents that are captured do not reach it");
+    }
     let certificates = match (args.tls_certificate, args.tls_key) {
         (Some(certificate), Some(key)) => Certificates::Provided { certificate, key },
         _ => Certificates::Own(OwnCertificates {
@@ -87,8 +98,9 @@ pub(crate) async fn run(args: WebhookArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(path: &Path) -> anyhow::Result<Config> {
+fn config(path: &Path, api_server: Option<SocketAddr>) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let settings = serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+    let mut settings: kybernis_webhook::Settings = serde_yaml_ng::from_str(&text).with_context(|| path.display().to_string())?;
+    settings.api_server = settings.api_server.or(api_server);
     Config::new(settings).with_context(|| path.display().to_string())
 }

@@ -102,7 +102,9 @@ fn of_call(node: &IdedExpr, call: &CallExpr, source: &SourceInfo) -> Result<Opti
             Err(error_at(source, node.id, format!("before ? stands {condition} where {} belongs", Kind::Truth)))
         }
         (operators::CONDITIONAL, [_, one, other]) => Ok(one.filter(|_| one == other)),
-        (operators::ADD, [Some(one), Some(other)]) => Ok(Some(*one).filter(|_| one == other)),
+        (operators::ADD, [Some(one), Some(other)]) => {
+            Ok(Some(*one).filter(|kind| one == other && matches!(kind, Kind::Number | Kind::Text | Kind::List)))
+        }
         (
             operators::LESS
             | operators::LESS_EQUALS

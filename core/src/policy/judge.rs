@@ -167,10 +167,23 @@ impl AgentPolicy {
 
     /// The verdict on a call. The strictest of all answers wins; of equals the cluster's, then the first by name.
     pub fn judge(&self, call: &CallHead, tool: &EffectiveTool, facts: &Facts) -> Judgement {
+        self.judged(call, tool, facts, false)
+    }
+
+    /// The same for a call that `rule`, which is built in, lists: no policy's default denies it, and everything else holds.
+    pub fn judge_listed(&self, rule: &str, call: &CallHead, tool: &EffectiveTool, facts: &Facts) -> Judgement {
+        let mut judgement = self.judged(call, tool, facts, true);
+        if judgement.policy_id.is_empty() {
+            rule.clone_into(&mut judgement.policy_id);
+        }
+        judgement
+    }
+
+    fn judged(&self, call: &CallHead, tool: &EffectiveTool, facts: &Facts, listed: bool) -> Judgement {
         let mut decided: Option<(Level, AuditNote)> = None;
         let mut audit = Vec::new();
         for policy in self.policies() {
-            for note in findings(policy, call, tool, facts) {
+            for note in findings(policy, call, tool, facts, listed) {
                 match policy.policy.mode {
                     Mode::Audit if note.verdict != Verdict::Allow => audit.push(note),
                     Mode::Audit => {}
@@ -216,11 +229,10 @@ fn stricter(mut one: (Level, AuditNote), other: (Level, AuditNote)) -> (Level, A
     if other.1.verdict.strength() > one.1.verdict.strength() { other } else { one }
 }
 
-/// Everything that one policy says about a call.
-fn findings(policy: &CompiledPolicy, call: &CallHead, tool: &EffectiveTool, facts: &Facts) -> Vec<AuditNote> {
+/// Everything that one policy says about a call, which something else may have listed.
+fn findings(policy: &CompiledPolicy, call: &CallHead, tool: &EffectiveTool, facts: &Facts, mut listed: bool) -> Vec<AuditNote> {
     let origin = &policy.policy.origin;
     let mut found = Vec::new();
-    let mut listed = false;
     for compiled in &policy.rules {
         let rule = &compiled.rule;
         if !in_scope(&rule.scope, origin.level, call, tool) {

@@ -409,6 +409,25 @@ mod verdicts {
     }
 
     #[test]
+    fn what_is_built_in_lifts_a_default_and_nothing_else() {
+        let api = CallHead::new("CONNECT", None, "kubernetes.default.svc", 443, "/").unwrap();
+        let check = |policies: &[Value], expect: &str| {
+            let set = compiled(&[], policies, &[]);
+            let (agent, tool) = (set.for_agent(&Labels::new()), set.resolve(&api));
+            let judgement = agent.judge_listed("kybernis/api-server", &api, &tool, &Facts::new());
+            assert_eq!(format!("{} {}", judgement.verdict.name(), judgement.policy_id), expect);
+        };
+        let closed = policy(CLUSTER, "closed", &[], json!({"default": "Deny"}));
+        let of =
+            |verdict: Value| policy(OWN, "own", &[rule("api", json!({"hosts": ["kubernetes.default.svc"]}), None, verdict)], json!({}));
+        check(&[], "allow kybernis/api-server");
+        check(std::slice::from_ref(&closed), "allow kybernis/api-server");
+        check(&[closed.clone(), of(json!("Deny"))], "deny trading/api");
+        check(&[closed.clone(), of(approval(1))], "require_approval trading/api");
+        check(&[closed, of(json!("Allow"))], "allow trading/api");
+    }
+
+    #[test]
     fn an_allow_list_does_not_answer_for_another_policy() {
         let one = policy(OWN, "one", &[rule("a", json!({"hosts": ["a.example.com"]}), None, json!("Allow"))], json!({"default": "Deny"}));
         let two = policy(OWN, "two", &[rule("b", json!({"hosts": ["b.example.com"]}), None, json!("Allow"))], json!({}));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Uri};
 use kybernis_core::cel::Facts;
 use kybernis_core::ksp::{SpanStatus, SpanType};
-use kybernis_core::policy::{Denial, Judgement, Verdict};
+use kybernis_core::policy::Verdict;
 use kybernis_core::reason::{Code, Refusal};
 
 use super::call::{Call, new_span};
@@ -25,13 +25,18 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
     let Ok(span) = new_span() else { return };
     let mut parts = http::Request::new(()).into_parts().0;
     (parts.method, parts.uri, parts.headers) = (Method::CONNECT, Uri::from_static("/"), HeaderMap::new());
-    let Ok(call) = Call::read(parts, tunnel.target().clone(), Controls::default(), &identity, now()) else { return };
-    let tool = snapshot.policy().set().resolve(&call.head);
-    let mut judgement = snapshot.policy().judge(&call.head, &tool, &Facts::new());
-    let is_api_server = tunnel.is_tls() && stack.api_server.as_ref().is_some_and(|api| api.is_at(tunnel.target().address));
-    if is_api_server && judgement.verdict == Verdict::Deny(Denial::Default) {
-        judgement = Judgement { verdict: Verdict::Allow, policy_id: api_server::RULE.to_owned(), reason: None, ..judgement };
+    let api_server = stack.api_server.as_ref().filter(|api| tunnel.is_tls() && api.is_at(tunnel.target().address));
+    let mut target = tunnel.target().clone();
+    if let Some(api) = api_server {
+        // By whatever name the agent calls it, or by none.
+        target.authority = api.authority();
     }
+    let Ok(call) = Call::read(parts, target, Controls::default(), &identity, now()) else { return };
+    let tool = snapshot.policy().set().resolve(&call.head);
+    let judgement = match api_server {
+        Some(_) => snapshot.policy().judge_listed(api_server::RULE, &call.head, &tool, &Facts::new()),
+        None => snapshot.policy().judge(&call.head, &tool, &Facts::new()),
+    };
     let judged = Judged { snapshot: Arc::clone(&snapshot), tool, facts: Facts::new(), judgement, noted: Vec::new() };
     let record = Span::of(&call, &span, SpanType::Http, Some(&judged)).noted("ungoverned", true);
     let refusal = match &judged.judgement.verdict {

@@ -90,6 +90,8 @@ fn environment(plan: &Plan<'_>) -> Vec<Object> {
     if plan.capture.redirects() {
         variables.push(("KYBERNIS_REDIRECT_LISTEN", loopback(ports::REDIRECT)));
         variables.push(("KYBERNIS_DNS_LISTEN", loopback(ports::DNS)));
+        // Ours to say: what Kubernetes tells containers of it, a Service of the pod's namespace can change.
+        variables.extend(settings.api_server.map(|address| ("KYBERNIS_API_SERVER", address.to_string())));
     }
     if settings.extra_roots {
         variables.push(("KYBERNIS_ROOTS", format!("{TRUST_FOLDER}/{ROOTS_FILE}")));

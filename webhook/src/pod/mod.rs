@@ -202,9 +202,10 @@ fn inside<T>(owner: At<'_>, key: &str, findings: &mut Findings, read: impl FnOnc
 
 fn own_names(spec: At<'_>, findings: &mut Findings) -> Vec<FieldPath> {
     let aliases = !spec.objects("hostAliases", findings).is_empty();
-    let servers = inside(spec, "dnsConfig", findings, |dns, findings| Some(!dns.texts("nameservers", findings).is_empty()));
-    let at =
-        [(aliases, spec.path.member("hostAliases")), (servers.unwrap_or_default(), spec.path.member("dnsConfig").member("nameservers"))];
+    let dns = spec.path.member("dnsConfig");
+    let mut says = |key| inside(spec, "dnsConfig", findings, |dns, findings| Some(!dns.texts(key, findings).is_empty()));
+    let (servers, searches) = (says("nameservers").unwrap_or_default(), says("searches").unwrap_or_default());
+    let at = [(aliases, spec.path.member("hostAliases")), (servers, dns.member("nameservers")), (searches, dns.member("searches"))];
     at.into_iter().filter_map(|(set, path)| set.then_some(path)).collect()
 }
 

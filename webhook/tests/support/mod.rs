@@ -12,6 +12,7 @@ pub(crate) fn config(overrides: &Value) -> Config {
         "images": {"sidecar": "ghcr.io/kybernis/kybernis:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
         "ledger": {"address": "https://kybernis-ledger.kybernis-system.svc:7443", "serverName": "kybernis-ledger.kybernis-system.svc"},
         "releaseNamespace": "kybernis-system",
+        "apiServer": "198.18.128.1:443",
     });
     merge(&mut settings, overrides);
     Config::new(serde_json::from_value::<Settings>(settings).expect("settings")).expect("a configuration that holds")

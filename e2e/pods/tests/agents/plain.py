@@ -1,4 +1,4 @@
-"""A client that knows nothing of proxies, and tries twice: `plain.py HOST NAME [4|6]`, by a socket of its own."""
+"""A client that knows nothing of proxies, and tries twice: `plain.py HOST NAME`, by a socket of its own."""
 
 import json
 import socket

@@ -68,9 +68,10 @@ pub(crate) fn closed(world: &World) -> Result<Told> {
     clear()?;
     let checked = Street::lay(world, &space).and_then(|street| guarded(&street));
     // The scenarios after this one have neither policies nor stand-ins.
-    clear()?;
-    world.install(Release::Today)?;
+    let (cleared, installed) = (clear(), world.install(Release::Today));
     let told = checked?;
+    cleared?;
+    installed?;
     let order = unheard_of("network");
     let after = space.start(&Workload::new("trader", "idle.py", &[]))?.told("order.py", &[&world.orders(), &order])?;
     ensure!(after == "201", "without the policies again: {after}");

@@ -64,7 +64,7 @@ const fn joins(what: &'static str, fields: fn(Side) -> Value, stopped: &'static 
 }
 
 /// In the order of the page. What spoils its pod for others stands last.
-pub(super) const ATTEMPTS: [Attempt; 63] = [
+pub(super) const ATTEMPTS: [Attempt; 64] = [
     code("HTTP to a raw IPv4 address, by a plain socket", "tcp", "403 Forbidden"),
     code("the same over IPv6", "tcp6", "403 Forbidden"),
     code("the same to an IPv4 address written as IPv6", "mapped", "403 Forbidden"),
@@ -178,6 +178,7 @@ pub(super) const ATTEMPTS: [Attempt; 63] = [
     pod("a container that passes for the sidecar", passes_for_the_sidecar, "kybernis-proxy is a name of Kybernis' own"),
     named("names of the pod's own, which lead elsewhere", host_aliases, "says where names lead, the sidecar's among them"),
     named("name servers of the pod's own", name_servers, "says where names lead, the sidecar's among them"),
+    named("search domains of the pod's own", searches, "says where names lead, the sidecar's among them"),
     pod("another pod of the same ServiceAccount, with a token for the ledger", audience, "ledger.kybernis.io is the ledger's audience"),
     Attempt {
         what: "a token for the ledger, minted",
@@ -278,6 +279,10 @@ fn host_aliases(pod: &mut Value, _: Side) {
 fn name_servers(pod: &mut Value, _: Side) {
     pod["spec"]["dnsPolicy"] = json!("None");
     pod["spec"]["dnsConfig"] = json!({"nameservers": [SINKS]});
+}
+
+fn searches(pod: &mut Value, _: Side) {
+    pod["spec"]["dnsConfig"] = json!({"searches": ["drop.example.net"]});
 }
 
 /// Beside the sidecar's own; without one, any other audience does.

@@ -166,9 +166,8 @@ impl<'w> Stage<'w> {
                 if self.side == Side::Strict {
                     attacker.kill_sidecar()?;
                 }
-                let heard = trying.hear()?;
                 self.sidecar_is_back(ATTACKER)?;
-                Ok(format!("{begun}: {heard}"))
+                Ok(format!("{begun}: {}", trying.ask("enough")?))
             }
             How::Before(first, then) => {
                 let name = format!("spoiled-{number}");
