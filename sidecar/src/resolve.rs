@@ -91,9 +91,7 @@ impl SystemResolver {
         hickory.set_hosts(Arc::new(hosts));
         Ok(Self { hickory, search })
     }
-}
 
-impl SystemResolver {
     /// What may be left away at the end of a name, without the root's dot.
     pub(crate) fn search(&self) -> &[String] {
         &self.search

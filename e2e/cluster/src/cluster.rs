@@ -196,12 +196,13 @@ impl Cluster {
         output(self.ctr()?.args(["images", "tag", "--force", image, name])).map(drop)
     }
 
-    /// Sends a signal to the first process of a container, by the container's id (in a pod's status, less `containerd://`): what the
+    /// Sends a signal to the first process of a container, by the container's id as a pod's status has it (`containerd://…`): what the
     /// kernel does to one that has used up its memory.
     ///
     /// # Errors
     /// When there is no such container, or the cluster is not ours.
     pub fn signal_container(&self, id: &str, signal: &str) -> Result<()> {
+        let id = id.strip_prefix("containerd://").with_context(|| format!("{id:?} is no container of containerd's"))?;
         output(self.ctr()?.args(["tasks", "kill", "--signal", signal, id])).map(drop)
     }
 

@@ -232,8 +232,7 @@ impl Agent<'_> {
     /// When it has none.
     pub fn kill_sidecar(&self) -> Result<()> {
         let id = self.field(&sidecar("containerID"))?;
-        let id = id.strip_prefix("containerd://").context("the sidecar has no container")?;
-        self.space.world.cluster().signal_container(id, "SIGKILL")
+        self.space.world.cluster().signal_container(&id, "SIGKILL")
     }
 
     /// Asks for its pod's end, and does not wait for it.

@@ -95,7 +95,8 @@ impl<'a> Workload<'a> {
     }
 
     /// A pod by itself.
-    pub(crate) fn alone(&self) -> Value {
+    #[must_use]
+    pub fn alone(&self) -> Value {
         let mut pod = self.pod("Always");
         pod["apiVersion"] = json!("v1");
         pod["kind"] = json!("Pod");

@@ -175,10 +175,14 @@ impl World {
     /// # Errors
     /// When it does not answer with JSON.
     pub fn broker(&self, method: &str, path: &str, body: &str) -> Result<Value> {
-        let url = format!("http://{OUTSIDE}:{BROKER_ADMIN}{path}");
+        self.ask(method, &format!("http://{OUTSIDE}:{BROKER_ADMIN}{path}"), body)
+    }
+
+    /// Asks whoever serves JSON, from the node's network.
+    fn ask(&self, method: &str, url: &str, body: &str) -> Result<Value> {
         let mut curl = self.cluster.command(Path::new("curl"));
         curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", "--request", method]);
-        curl.args(["--header", "content-type: application/json", "--data", body, &url]);
+        curl.args(["--header", "content-type: application/json", "--data", body, url]);
         let answer = said(&mut curl)?;
         if answer.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&answer).context(answer) }
     }
@@ -200,9 +204,8 @@ impl World {
     /// # Errors
     /// When the sinks do not tell.
     pub fn arrived(&self) -> Result<Vec<String>> {
-        let mut curl = self.cluster.command(Path::new("curl"));
-        curl.args(["--silent", "--show-error", "--fail", "--max-time", "20", &format!("http://{SINKS}:{SINKS_ADMIN}/heard")]);
-        let arrivals: Vec<Value> = serde_json::from_str(&said(&mut curl)?)?;
+        let heard = self.ask("GET", &format!("http://{SINKS}:{SINKS_ADMIN}/heard"), "")?;
+        let arrivals = heard.as_array().context("the sinks' journal is no list")?;
         Ok(arrivals.iter().filter_map(|arrival| arrival["token"].as_str()).map(str::to_owned).collect())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use kybernis_pods::{Agent, Workload, World, said, soon, unheard_of};
 
 use crate::scenario::{Told, goes_on, installed};
@@ -53,7 +53,7 @@ pub(crate) fn ledger_deleted(world: &World) -> Result<Told> {
     said(&mut world.kubectl_system(["wait", "pod", LEDGER, "--for=condition=Ready", "--timeout=120s"]))?;
     names.iter().try_for_each(|name| goes_on(world, name).map(drop))?;
     let id = said(&mut world.kubectl_system(["get", "pod", LEDGER, "--output=jsonpath={.status.containerStatuses[0].containerID}"]))?;
-    world.cluster().signal_container(id.strip_prefix("containerd://").context("the ledger has no container")?, "SIGKILL")?;
+    world.cluster().signal_container(&id, "SIGKILL")?;
     let executed = names.iter().map(|name| goes_on(world, name)).sum::<Result<usize>>()?;
 
     let log = Log::of(&ticker)?;

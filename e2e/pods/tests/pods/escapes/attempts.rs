@@ -20,6 +20,8 @@ pub(super) struct Attempt {
 pub(super) enum How {
     /// The agent's own code: a way of `escape.py`, in a running container that has every right that Strict leaves it.
     Code(&'static str),
+    /// The same, and the broker's first answer is lost.
+    Loses(&'static str),
     /// The same with the ledger's address in place of a token.
     Calls,
     /// A way while the sidecar is killed.
@@ -111,7 +113,7 @@ pub(super) const ATTEMPTS: [Attempt; 64] = [
     },
     Attempt {
         what: "a resolution of its own doubt, by the same",
-        how: How::Code("settle"),
+        how: How::Loses("settle"),
         proof: Proof::Executed(2),
         stopped: "decides no gate: it is a ServiceAccount",
     },

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, ensure};
 use kybernis_cluster::AGENTS_IMAGE;
-use kybernis_pods::{Agent, Space, World, give, objects, said, soon, unheard_of};
+use kybernis_pods::{Agent, Space, Workload, World, give, objects, said, soon, unheard_of};
 use serde_json::{Value, json};
 
 use super::attempts::{Attempt, How, Proof, add};
@@ -64,7 +64,7 @@ pub(super) struct Became {
 pub(super) struct Stage<'w> {
     world: &'w World,
     space: Space<'w>,
-    pub(super) side: Side,
+    side: Side,
 }
 
 impl<'w> Stage<'w> {
@@ -85,46 +85,30 @@ impl<'w> Stage<'w> {
 
     /// A pod in which nothing happens until somebody goes a way.
     fn start(&self, name: &str) -> Result<Agent<'_>> {
-        self.space.create(&self.pod(name, &["/agents/idle.py"]).to_string())?;
+        self.space.create(&self.pod(name, "idle.py", &[]).to_string())?;
         self.space.wait(&format!("pod/{name}"), "condition=Ready")?;
         Ok(self.space.pod(name))
     }
 
-    /// With every right that Strict leaves it, or that a pod has that says nothing.
-    fn pod(&self, name: &str, words: &[&str]) -> Value {
-        let (annotations, security) = match self.side {
-            Side::Bare => (json!({}), json!({})),
-            Side::Strict => (
-                json!({"kybernis.io/capture": "Strict"}),
-                json!({
+    /// With every right that Strict leaves it, or that a pod has that says nothing. The namespace decides who gets a sidecar.
+    fn pod(&self, name: &str, program: &str, arguments: &[&str]) -> Value {
+        let mut pod = Workload::new(name, program, arguments).bare().alone();
+        pod["spec"]["restartPolicy"] = json!("Never");
+        let container = &mut pod["spec"]["containers"][0];
+        match self.side {
+            Side::Bare => {
+                container["securityContext"] = json!({});
+                add(&mut container["volumeMounts"], json!({"name": "roots", "mountPath": "/var/run/kybernis"}));
+                add(&mut pod["spec"]["volumes"], json!({"name": "roots", "emptyDir": {}}));
+            }
+            Side::Strict => {
+                container["securityContext"] = json!({
                     "runAsUser": 0,
                     "allowPrivilegeEscalation": false,
                     "capabilities": {"drop": ["SETUID", "SETGID", "NET_RAW", "NET_ADMIN", "SYS_PTRACE"]},
-                }),
-            ),
-        };
-        let command: Vec<&str> = ["python3", "-u"].iter().chain(words).copied().collect();
-        let mut pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": "attacker"}, "annotations": annotations},
-            "spec": {
-                "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{
-                    "name": "app",
-                    "image": AGENTS_IMAGE,
-                    "imagePullPolicy": "Never",
-                    "command": command,
-                    "securityContext": security,
-                    "volumeMounts": [{"name": "agents", "mountPath": "/agents"}],
-                }],
-                "volumes": [{"name": "agents", "configMap": {"name": "agents"}}],
-            },
-        });
-        if self.side == Side::Bare {
-            add(&mut pod["spec"]["volumes"], json!({"name": "roots", "emptyDir": {}}));
-            add(&mut pod["spec"]["containers"][0]["volumeMounts"], json!({"name": "roots", "mountPath": "/var/run/kybernis"}));
+                });
+                pod["metadata"]["annotations"]["kybernis.io/capture"] = json!("Strict");
+            }
         }
         pod
     }
@@ -147,12 +131,12 @@ impl<'w> Stage<'w> {
 
     fn tried(&self, number: usize, attempt: &Attempt, token: &str) -> Result<String> {
         match attempt.how {
-            How::Code("settle") => {
-                // One answer is lost, and it must be this one's.
+            How::Loses(way) => {
+                // It must be this one's.
                 static ONE: Mutex<()> = Mutex::new(());
                 let _one = ONE.lock();
                 self.world.fault("/v1/refunds", json!("reset"))?;
-                self.go(ATTACKER, "settle", token)
+                self.go(ATTACKER, way, token)
             }
             How::Code(way) => self.go(ATTACKER, way, token),
             How::Calls => {
@@ -181,7 +165,7 @@ impl<'w> Stage<'w> {
             }
             How::Pod(change, way) => {
                 let name = format!("pod-{number}");
-                let mut pod = self.pod(&name, &["/agents/escape.py", way, token]);
+                let mut pod = self.pod(&name, "escape.py", &[way, token]);
                 change(&mut pod, self.side);
                 let made = self.space.try_create([], &pod.to_string())?;
                 if made.status.success() { self.ended(&name) } else { Ok(words(&made)) }
@@ -220,7 +204,7 @@ impl<'w> Stage<'w> {
             Ok(matches!(phase.as_str(), "Succeeded" | "Failed").then_some(()))
         })?;
         let containers = self.space.pod(name).field("{.spec.initContainers[*].name} {.spec.containers[*].name}")?;
-        let own = containers.split_whitespace().filter(|name| !name.starts_with("kybernis-") || self.side == Side::Bare);
+        let own = containers.split_whitespace().filter(|name| !name.starts_with("kybernis-"));
         let logs = own.map(|container| said(&mut self.space.kubectl(["logs", name, &format!("--container={container}")])));
         Ok(logs.collect::<Result<Vec<_>>>()?.concat().trim().to_owned())
     }
