@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::steps::{cargo, root, run, step, target};
+use crate::steps::{cargo, programs, root, run, step};
 
 /// The page that keeps the tables.
 const PAGE: &str = "docs/benchmarks.md";
@@ -21,7 +21,7 @@ pub(crate) fn bench(only: Option<&str>) -> Result<()> {
     }
     let build = || run(&mut cargo(["build", "--release", "--package", "kybernis-cli", "--package", "kybernis-bench"]));
     step("build", build)?;
-    let programs = target().join("release");
+    let programs = programs("release")?;
     let mut bench = Command::new(programs.join("kybernis-bench"));
     // The folder of the run's data lies where the programs do: on a disk, and not in memory as /tmp may.
     bench.arg("run").arg("--kybernis").arg(programs.join("kybernis")).arg("--data").arg(&programs);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::steps::{self, cache, cargo, run, step, target};
+use crate::steps::{self, cache, cargo, programs, run, step, target};
 use crate::tools;
 
 /// What only the start needs installed.
@@ -39,7 +39,7 @@ pub(crate) fn cluster(arguments: Vec<String>) -> Result<()> {
     if chore == "load" && arguments.iter().any(|image| image == "kybernis") {
         run(&mut cargo(["build", "--package", "kybernis-cli"]))?;
     }
-    Err(program().args(arguments).exec()).context("cannot start the program that was just built")
+    Err(program()?.args(arguments).exec()).context("cannot start the program that was just built")
 }
 
 /// Whether the environment names a cluster that is not ours.
@@ -52,8 +52,8 @@ pub(crate) fn build() -> Result<()> {
     run(&mut cargo(["build", "--quiet", "--package", "kybernis-cluster"]))
 }
 
-pub(crate) fn program() -> Command {
-    Command::new(target().join("debug/kybernis-cluster"))
+pub(crate) fn program() -> Result<Command> {
+    Ok(Command::new(programs("debug")?.join("kybernis-cluster")))
 }
 
 /// Before anything is built: what makes a cluster impossible and can be seen at a glance.
@@ -73,7 +73,7 @@ pub(crate) fn possible() -> Result<()> {
 
 /// Once the cluster's program is built: whether it could start one here.
 pub(crate) fn check() -> Result<()> {
-    run(program().arg("check")).context("no cluster can be had here; `cargo xtask test --no-cluster` leaves its scenarios out")
+    run(program()?.arg("check")).context("no cluster can be had here; `cargo xtask test --no-cluster` leaves its scenarios out")
 }
 
 fn tests() -> Command {
@@ -89,7 +89,7 @@ fn tests() -> Command {
 /// and what is in it changes no verdict. It ends with this process, even where that is killed.
 pub(crate) fn scenarios(see: impl FnMut(&str)) -> Result<bool> {
     let tests = tests();
-    let mut with = program();
+    let mut with = program()?;
     with.args(["with", "--lifeline", "--within", SCENARIOS_SECONDS, "--"]).arg(tests.get_program()).args(tests.get_args());
     with.env("KYB_CLUSTER_FOLDER", cache().join("cluster/scenarios")).env("CARGO_TARGET_DIR", target()).current_dir(steps::root());
     // A group of its own: interrupted with us, it could not end its cluster; it does so when its input ends.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::steps::{cache, cargo, run, step, target};
+use crate::steps::{cache, cargo, programs, run, step};
 use crate::{cluster, tools};
 
 /// What the demo's Python agent imports.
@@ -26,7 +26,7 @@ fn in_the_cluster() -> Result<()> {
     }
     let packages = ["--package", "kybernis-cli", "--package", "kybernis-broker", "--package", "kybernis-demo"];
     step("build", || run(cargo(["build"]).args(packages)))?;
-    let programs = target().join("debug");
+    let programs = programs("debug")?;
     run(Command::new(programs.join("kybernis-demo")).arg("--cluster").arg(&programs))
 }
 
@@ -34,7 +34,7 @@ fn on_this_machine() -> Result<()> {
     step("tools", tools::install)?;
     let python = step("python", python)?;
     step("build", || run(&mut cargo(["build", "--package", "kybernis-cli", "--package", "kybernis-demo"])))?;
-    let programs = target().join("debug");
+    let programs = programs("debug")?;
     let mut demo = Command::new(programs.join("kybernis-demo"));
     demo.arg(programs.join("kybernis")).arg(python).arg(cache().join("demo"));
     run(&mut demo)

@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod fuzz;
+mod images;
 mod manifest;
 mod mutate;
 mod steps;
@@ -21,6 +22,7 @@ const USAGE: &str = "cargo xtask COMMAND
   demo     build, then tell the story in under a minute: what the far side executed, with and without Kybernis;
            --cluster tells it in the test cluster, and leaves that running
   fuzz     feed every parser of outside bytes from a fuzzer [TARGET] [--seconds N] [--jobs N] [--minimise]
+  images   build the images of an installation as archives, and say how large they are [FOLDER]
   manifest print the chart as one plain manifest for kubectl apply [--values FILE] [--set KEY=VALUE]
   mutate   break one rule at a time in a test build, and show that the rule's own test notices [RULE]
   test     install what the tests need, run everything, print one line of totals [--no-cluster: without the scenarios in pods]
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Some("codegen") => codegen(),
         Some("demo") => demo::demo(&args.collect::<Vec<_>>()),
         Some("fuzz") => fuzz::fuzz(args),
+        Some("images") => images::images(args.next()),
         Some("manifest") => manifest::manifest(args),
         Some("mutate") => mutate::mutate(args.next().as_deref()),
         Some("test") => test::test(args),

@@ -14,8 +14,8 @@ const NAMESPACE: &str = "kybernis-system";
 pub(crate) fn manifest(more: impl Iterator<Item = String>) -> Result<()> {
     cluster::build()?;
     // Where helm has to be built first, that is told aside.
-    run(cluster::program().args(["helm", "version", "--short"]).stdout(io::stderr()))?;
-    let mut helm = cluster::program();
+    run(cluster::program()?.args(["helm", "version", "--short"]).stdout(io::stderr()))?;
+    let mut helm = cluster::program()?;
     helm.args(["helm", "template", "kybernis"]).arg(root().join("charts/kybernis"));
     helm.args(["--namespace", NAMESPACE, "--skip-tests", cluster::KUBERNETES]).args(more);
     let rendered = helm.stderr(io::stderr()).output()?;

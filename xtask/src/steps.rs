@@ -26,6 +26,12 @@ pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| cache().join("target"), PathBuf::from)
 }
 
+/// Where programs of `profile` lie: cargo builds for this machine by its name (`.cargo/config.toml`), and so has a folder of that name.
+pub(crate) fn programs(profile: &str) -> Result<PathBuf> {
+    let machine = Command::new("rustc").args(["--print", "host-tuple"]).current_dir(root()).output().context("cannot start rustc")?;
+    Ok(target().join(String::from_utf8(machine.stdout)?.trim()).join(profile))
+}
+
 /// `cargo`, with the one target folder that tests, tools and images share.
 pub(crate) fn cargo<const N: usize>(args: [&str; N]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

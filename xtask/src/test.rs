@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::steps::{cargo, step, target, watch};
+use crate::steps::{cargo, programs, step, watch};
 use crate::{cluster, tidy, tools};
 
 /// Tests counted over all suites.
@@ -82,7 +82,7 @@ fn run(with_cluster: bool) -> Result<()> {
         totals.make_up(&made_up);
     }
     let matrix = step("fault matrix", || {
-        let programs = target().join("debug");
+        let programs = programs("debug")?;
         let mut command = Command::new(programs.join("kybernis-matrix"));
         command.arg("--kybernis").arg(programs.join("kybernis"));
         watch(&mut command, |line| totals.add_cells(line))

@@ -28,7 +28,7 @@ pub use cluster::{Cluster, EXISTING};
 pub use home::{FOLDER, Home, cache};
 pub use image::{Entry, Image, Layer};
 pub use machine::check;
-pub use own::{own_image, own_image_trusting};
+pub use own::OwnImage;
 pub use parts::Part;
 pub use policies::Enforced;
 pub use programs::Programs;

@@ -3,13 +3,13 @@
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use kybernis_cluster::{Cluster, FOLDER, Home, Programs, Session, agents_image, own_image, step};
+use kybernis_cluster::{Cluster, FOLDER, Home, OwnImage, Programs, Session, agents_image, step};
 
 /// A real Kubernetes on this machine, in namespaces of its own.
 #[derive(Parser)]
@@ -73,6 +73,21 @@ enum Chore {
         #[arg(required = true)]
         images: Vec<PathBuf>,
     },
+    /// Write the images of an installation as archives
+    #[command(hide = true)]
+    Images {
+        /// What goes before their names
+        #[arg(long)]
+        registry: String,
+        /// Their tag
+        #[arg(long)]
+        tag: String,
+        /// Where the programs lie
+        #[arg(long)]
+        programs: PathBuf,
+        /// A folder for the archives
+        into: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -117,16 +132,19 @@ fn run(arguments: Arguments) -> Result<()> {
             let helm = || Ok::<_, anyhow::Error>(std::process::Command::new(Programs::helm_alone(major)?));
             become_command(found.map_or_else(helm, |cluster| Ok(cluster.helm(major)))?.args(arguments))?;
         }
+        Chore::Images { registry, tag, programs, into } => images(&registry, &tag, &programs, &into)?,
         Chore::Exec { command } => become_command(running()?.command(command[0].as_ref()).args(&command[1..]))?,
         Chore::Load { images } => {
             let cluster = running()?;
             for image in images {
-                let archive = match image.to_str() {
-                    Some("agents") => agents_image(&Programs::build()?)?,
-                    Some("kybernis") => own_image(&env::current_exe()?.with_file_name("kybernis"))?,
-                    Some(_) | None => image,
+                let archives = match image.to_str() {
+                    Some("agents") => vec![agents_image(&Programs::build()?)?],
+                    Some("kybernis") => OwnImage::KYBERNIS.iter().map(|own| own.archive(&here()?)).collect::<Result<_>>()?,
+                    Some(_) | None => vec![image],
                 };
-                step(&format!("load {}", archive.display()), || cluster.load(&archive))?;
+                for archive in archives {
+                    step(&format!("load {}", archive.display()), || cluster.load(&archive))?;
+                }
             }
         }
     }
@@ -139,6 +157,23 @@ fn up(home: &Home) -> Result<()> {
     println!("up in {:.1} s. `cargo xtask cluster kubectl get nodes -o wide`", start.elapsed().as_secs_f64());
     println!("kubeconfig, in the cluster's network: {}", cluster.kubeconfig().display());
     Ok(())
+}
+
+/// Writes the images of an installation, and says how large they are.
+fn images(registry: &str, tag: &str, programs: &Path, into: &Path) -> Result<()> {
+    std::fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+    for image in OwnImage::KYBERNIS {
+        let (reference, archive) = (format!("{registry}/{}:{tag}", image.name()), into.join(format!("{}.tar", image.name())));
+        image.write_as(&reference, programs, &archive)?;
+        let mib = archive.metadata()?.len() as f64 / f64::from(1 << 20);
+        println!("{reference:<40} {mib:>6.1} MiB  {}", archive.display());
+    }
+    Ok(())
+}
+
+/// Where this program lies, and those that were built with it.
+fn here() -> Result<PathBuf> {
+    Ok(env::current_exe()?.parent().context("this program lies nowhere")?.into())
 }
 
 /// Its terminal, signals and exit status are then the caller's own.

@@ -51,7 +51,8 @@ fn name(process: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::{Command, Stdio};
 
     use super::*;
 
@@ -60,8 +61,11 @@ mod tests {
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (home, other) = (Home::new(folder.path()).unwrap(), Home::new(other.path()).unwrap());
         let (name, value) = mark(&home);
-        let mut process = Command::new("sleep").arg("60").env(name, value).spawn().unwrap();
-        let line = format!("process {} sleep 60 ", process.id());
+        let mut process = Command::new("cat").arg("-u").env(name, value).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // The kernel lets the parent go on before the new program's variables are in place; once the program answers, they are.
+        process.stdin.as_mut().unwrap().write_all(b"there\n").unwrap();
+        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+        let line = format!("process {} cat -u ", process.id());
         assert_eq!(traces(&home).unwrap(), [line]);
         assert_eq!(traces(&other).unwrap(), Vec::<String>::new());
         process.kill().unwrap();

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use kybernis_broker::Authority;
-use kybernis_cluster::{Cluster, Programs, agents_image, own_image, own_image_trusting, step};
+use kybernis_cluster::{Cluster, OwnImage, Programs, agents_image, step};
 use serde_json::{Value, json};
 
 use crate::command::{PATIENCE, fed, said};
@@ -44,13 +44,17 @@ impl World {
         let programs = programs()?;
         let authority = Arc::new(Authority::create().context("no authority for the broker")?);
         let folder = tempfile::tempdir()?;
-        let kybernis = folder.path().join("kybernis.tar");
-        own_image_trusting(&programs.join("kybernis"), authority.certificate(), &kybernis)?;
-        let agents = agents_image(&Programs::build()?)?;
-        for image in [&kybernis, &own_image(&programs.join("kybernis-broker"))?, &agents] {
-            step(&format!("load {}", image.display()), || cluster.load(image))?;
+        let sidecar = folder.path().join("sidecar.tar");
+        OwnImage::Sidecar.write_trusting(&programs, authority.certificate(), &sidecar)?;
+        let others = [OwnImage::Kybernis, OwnImage::Capture, OwnImage::Broker].map(|own| own.archive(&programs));
+        let agents = agents_image(&Programs::build()?);
+        for image in others.into_iter().chain([Ok(sidecar), agents]) {
+            let image = image?;
+            step(&format!("load {}", image.display()), || cluster.load(&image))?;
         }
-        cluster.tag_image("kybernis.test/kybernis:e2e", &format!("kybernis.test/kybernis:{}", Release::Earlier.tag()))?;
+        for own in OwnImage::KYBERNIS {
+            cluster.tag_image(&own.reference(), &own.reference().replace(Release::Today.tag(), Release::Earlier.tag()))?;
+        }
         cluster
             .set_outside_names(&format!("{OUTSIDE} broker.example.com\n{OUTSIDE_V6} broker6.example.com\n{SINKS} sink.example.com\n"))?;
         let world = Self { cluster, build: unheard_of("build"), authority };

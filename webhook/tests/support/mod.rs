@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(crate) fn config(overrides: &Value) -> Config {
     let mut settings = json!({
         "version": "0.1.0",
-        "images": {"sidecar": "ghcr.io/kybernis/kybernis:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
+        "images": {"sidecar": "ghcr.io/kybernis/sidecar:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
         "ledger": {"address": "https://kybernis-ledger.kybernis-system.svc:7443", "serverName": "kybernis-ledger.kybernis-system.svc"},
         "releaseNamespace": "kybernis-system",
         "apiServer": "198.18.128.1:443",

@@ -167,7 +167,7 @@ async fn webhook(kybernis: &Path, dir: &Path, cluster: &Cluster) -> Result<Side>
     let (at, admin) = (free_address()?, free_address()?);
     let config = json!({
         "version": "0.1.0", "releaseNamespace": RELEASE,
-        "images": {"sidecar": "ghcr.io/kybernis/kybernis:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
+        "images": {"sidecar": "ghcr.io/kybernis/sidecar:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
         "ledger": {"address": format!("https://kybernis-ledger.{RELEASE}.svc:7443"), "serverName": format!("kybernis-ledger.{RELEASE}.svc")},
     });
     let file = dir.join("webhook.yaml");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use kybernis_broker::Fault;
-use kybernis_cluster::{Cluster, Programs, agents_image, own_image, step};
+use kybernis_cluster::{Cluster, OwnImage, Programs, agents_image, step};
 use serde_json::Value;
 
 use crate::books::Books;
@@ -34,9 +34,9 @@ impl Stage {
         let cluster = Cluster::usual()?;
         let ours = std::env::var_os(kybernis_cluster::EXISTING).is_none_or(|value| value.is_empty());
         if ours {
-            for name in ["kybernis", "kybernis-broker"] {
-                let image = own_image(&programs.join(name))?;
-                step(&format!("load {name}"), || cluster.load(&image))?;
+            for own in OwnImage::KYBERNIS.into_iter().chain([OwnImage::Broker]) {
+                let image = own.archive(programs)?;
+                step(&format!("load {}", own.name()), || cluster.load(&image))?;
             }
             let agents = agents_image(&Programs::build()?)?;
             step("load the agents' image", || cluster.load(&agents))?;

@@ -220,7 +220,7 @@ fn other_versions(space: &Space<'_>) -> Result<usize> {
         ),
         (
             "another version's sidecar",
-            &|pod| pod["spec"]["initContainers"][proxy]["image"] = json!("kybernis.test/kybernis:e2e-0.0.9"),
+            &|pod| pod["spec"]["initContainers"][proxy]["image"] = json!("kybernis.test/sidecar:e2e-0.0.9"),
             ["].image", "kybernis-proxy is not as Kybernis injects it"],
         ),
         (

@@ -21,7 +21,7 @@ use crate::config::Config;
 fn config() -> Config {
     let settings = json!({
         "version": "0.1.0",
-        "images": {"sidecar": "ghcr.io/kybernis/kybernis:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
+        "images": {"sidecar": "ghcr.io/kybernis/sidecar:0.1.0", "capture": "ghcr.io/kybernis/capture:0.1.0"},
         "ledger": {"address": "https://kybernis-ledger.kybernis-system.svc:7443", "serverName": "kybernis-ledger.kybernis-system.svc"},
         "releaseNamespace": "kybernis-system",
     });

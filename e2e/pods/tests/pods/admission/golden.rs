@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 /// What the golden pods' settings are, and those of `objects/values.yaml`.
 const SETTINGS: [(&str, &str); 8] = [
-    (r#""ghcr.io/kybernis/kybernis:0.1.0""#, r#""kybernis.test/kybernis:e2e""#),
-    (r#""ghcr.io/kybernis/capture:0.1.0""#, r#""kybernis.test/kybernis:e2e""#),
+    (r#""ghcr.io/kybernis/sidecar:0.1.0""#, r#""kybernis.test/sidecar:e2e""#),
+    (r#""ghcr.io/kybernis/capture:0.1.0""#, r#""kybernis.test/capture:e2e""#),
     (r#""value": "kybernis-ledger.kybernis-system.svc""#, r#""value": "ledger.kybernis""#),
     (r#""value": "0.0.0.0:7490""#, r#""value": "[::]:7490""#),
     (r#""requests": {"cpu": "50m", "memory": "64Mi"}"#, r#""requests": {"cpu": "10m", "memory": "32Mi"}"#),

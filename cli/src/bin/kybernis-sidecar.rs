@@ -1,0 +1,5 @@
+//! The program of injected pods.
+
+fn main() -> std::process::ExitCode {
+    kybernis_cli::sidecar()
+}
