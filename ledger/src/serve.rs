@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::admin::Admin;
@@ -44,7 +45,7 @@ const TENANTS: &str = "tenants";
 pub struct Settings {
     /// The data folder: journals, keys, certificate.
     pub data: PathBuf,
-    /// Where sidecars connect: gRPC over TLS.
+    /// Where sidecars connect: gRPC over TLS, and `/infra` for their agents.
     pub grpc: TcpListener,
     /// Where people and programs connect: HTTP on loopback.
     pub http: TcpListener,
@@ -138,7 +139,8 @@ impl Ledger {
                 let tokens = TokenKey::open(&data).map_err(EngineError::from)?;
                 let (auth, tenants) = (Auth::Key(Arc::new(tokens)), Tenants::One(tenant));
                 let service = Service::new(auth.clone(), tenants.clone(), Fleet::new());
-                serve_grpc(grpc, leaf, service, None, &mut tasks, &closing)?;
+                let served = Served { service, control: None, infra: http::router(auth.clone(), tenants.clone()) };
+                serve_grpc(grpc, leaf, served, &mut tasks, &closing)?;
                 serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
                 Ok(Self { closing, tasks, tenants })
             }
@@ -169,7 +171,8 @@ impl Ledger {
                     async move { kubernetes.decision_keys().await.map_err(|error| error.to_string()) }
                 });
                 let control = Control::new(auth.clone(), folders, fleet, keys, closing.clone());
-                serve_grpc(grpc, leaf, service, Some(control), &mut tasks, &closing)?;
+                let served = Served { service, control: Some(control), infra: http::router(auth.clone(), tenants.clone()) };
+                serve_grpc(grpc, leaf, served, &mut tasks, &closing)?;
                 serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
                 opened.send_replace(true);
                 Ok(Self { closing, tasks, tenants })
@@ -220,12 +223,20 @@ impl Ledger {
 /// What keeps a ledger running.
 type Tasks = JoinSet<Result<(), StartError>>;
 
-/// gRPC over TLS: sidecars, and the operator where there is one.
+/// What there is behind the one port that others in a cluster reach.
+struct Served {
+    service: Service,
+    /// Where there is an operator.
+    control: Option<Control>,
+    /// For agents, whose sidecars pass on what comes to their local port.
+    infra: Router,
+}
+
+/// gRPC and HTTP/2 over TLS: sidecars and their agents, and the operator where there is one.
 fn serve_grpc(
     grpc: TcpListener,
     (certificate, key): (String, String),
-    service: Service,
-    control: Option<Control>,
+    Served { service, control, infra }: Served,
     tasks: &mut Tasks,
     closing: &CancellationToken,
 ) -> Result<(), StartError> {
@@ -238,7 +249,11 @@ fn serve_grpc(
     let identity = Identity::from_pem(certificate, key);
     // A node that dies says nothing: without these its sidecars would seem to be in touch for ever.
     let server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
-    let server = server.tls_config(ServerTlsConfig::new().identity(identity))?.add_service(service).add_optional_service(control);
+    let mut routes = Routes::from(infra).add_service(service);
+    if let Some(control) = control {
+        routes = routes.add_service(control);
+    }
+    let server = server.tls_config(ServerTlsConfig::new().identity(identity))?.add_routes(routes);
     let stop = closing.clone().cancelled_owned();
     tasks.spawn(async move { Ok(server.serve_with_incoming_shutdown(incoming, stop).await?) });
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use kybernis_ledger::auth::{Kubernetes, KubernetesSettings};
+use kybernis_ledger::auth::{self, Kubernetes, KubernetesSettings, PublishError};
 use kybernis_ledger::journal::SqliteJournal;
 use kybernis_ledger::{Callers, Cluster, Ledger, Settings};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use crate::home::{Home, Ownership, Standing};
 const PREDECESSOR: Duration = Duration::from_secs(15);
 /// Between tries to publish the CA.
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
-/// Between looks at whether API servers still know it: a release that is upgraded may make them forget.
+/// Between looks at whether it is still known: a release that is upgraded may make API servers forget.
 const MEND_EVERY: Duration = Duration::from_secs(60);
 /// Between looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -211,32 +211,26 @@ async fn serve_cluster(
     let ledger = Ledger::start(Settings { data: home.path().to_path_buf(), grpc, http, callers, engine }).await?;
     let ca = Ledger::ca_file(home.path());
     let publishing = async {
-        tokio::join!(publish(&client, &namespace, &ca), async {
+        let to_sidecars = stays_known("sidecars do not know this ledger", async || auth::publish_ca(&client, &namespace, &ca).await);
+        let to_api_servers = stays_known("API servers do not know this ledger", async || auth::publish_api_ca(&client, &ca).await);
+        tokio::join!(to_sidecars, async {
             if is_read_through {
-                publish_for_reads(&client, &ca).await;
+                to_api_servers.await;
             }
         });
-        std::future::pending::<()>().await;
     };
     tracing::info!(data = %home.path().display(), "the ledger serves the cluster");
     until_asked(ledger, lifeline, publishing).await
 }
 
-/// Puts the CA where sidecars find it. An API server that is away takes nothing from those who know this ledger already.
-async fn publish(client: &kube::Client, namespace: &str, ca: &Path) {
-    while let Err(error) = kybernis_ledger::auth::publish_ca(client, namespace, ca).await {
-        tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "this ledger's CA cannot be published; tried again");
-        tokio::time::sleep(PUBLISH_EVERY).await;
-    }
-}
-
-/// Has API servers know this ledger, now and whenever somebody makes them forget it.
-async fn publish_for_reads(client: &kube::Client, ca: &Path) {
+/// Publishes this ledger's CA, now and whenever somebody takes it away; returns never. An API server that is away takes nothing from
+/// those who know this ledger already.
+async fn stays_known(otherwise: &str, publish: impl AsyncFn() -> Result<(), PublishError>) {
     loop {
-        let pause = match kybernis_ledger::auth::publish_api_ca(client, ca).await {
+        let pause = match publish().await {
             Ok(()) => MEND_EVERY,
             Err(error) => {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)), "API servers do not know this ledger; tried again");
+                tracing::warn!(otherwise, error = format!("{:#}", anyhow::Error::from(error)), "the CA cannot be published; tried again");
                 PUBLISH_EVERY
             }
         };

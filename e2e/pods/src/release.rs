@@ -1,10 +1,9 @@
-//! The chart, as people install it: today's, and the same stamped as an earlier release.
+//! The chart, as people install it: today's, and an earlier one.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Output;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use kybernis_cluster::Cluster;
 
 use crate::command::{heard, said, soon};
@@ -18,18 +17,17 @@ const PATIENCE: &str = "--timeout=180s";
 /// Which chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
-    /// An earlier one: today's chart and programs, under an older version and an older image tag.
+    /// An earlier one: the chart as it was in commit 279c064, as version 0.0.9, with today's programs under an older image tag.
     Earlier,
     /// Today's.
     Today,
 }
 
 impl Release {
-    /// The chart's version, where it is not the chart's own.
-    const fn version(self) -> Option<&'static str> {
+    fn chart(self) -> PathBuf {
         match self {
-            Self::Earlier => Some("0.0.9"),
-            Self::Today => None,
+            Self::Earlier => objects().join("kybernis-0.0.9.tgz"),
+            Self::Today => root().join("charts/kybernis"),
         }
     }
 
@@ -45,9 +43,8 @@ impl Release {
     /// Installs it, or upgrades to it, and waits until no pod of another release is left: those answer until they end. `build` says which
     /// programs are in the images, whose names stay; `values` come after the usual ones.
     pub(crate) fn install(self, cluster: &Cluster, build: &str, values: &[&str]) -> Result<()> {
-        let folder = tempfile::tempdir()?;
         let mut helm = cluster.helm(4);
-        helm.args(["upgrade", "kybernis"]).arg(self.chart(folder.path())?);
+        helm.args(["upgrade", "kybernis"]).arg(self.chart());
         helm.args(["--install", "--create-namespace", "--namespace", NAMESPACE, "--wait", PATIENCE]);
         helm.arg("--values").arg(objects().join("values.yaml")).arg("--set-string").arg(format!("image.tag={}", self.tag()));
         for component in ["ledger", "operator", "webhook"] {
@@ -61,23 +58,6 @@ impl Release {
             Ok(images.lines().all(|image| image.ends_with(&format!(":{}", self.tag()))).then_some(()))
         })
     }
-
-    fn chart(self, folder: &Path) -> Result<PathBuf> {
-        let today = root().join("charts/kybernis");
-        let Some(version) = self.version() else { return Ok(today) };
-        let stamped = folder.join("kybernis");
-        copy(&today, &stamped)?;
-        let file = stamped.join("Chart.yaml");
-        let text = fs::read_to_string(&file).context("the chart has no Chart.yaml")?;
-        let stamp = |line: &str| match line.split_once(": ") {
-            Some((key @ ("version" | "appVersion"), _)) => format!("{key}: {version}\n"),
-            _ => format!("{line}\n"),
-        };
-        let older: String = text.lines().map(stamp).collect();
-        ensure!(older != text, "the chart's version is {version} already");
-        fs::write(&file, older)?;
-        Ok(stamped)
-    }
 }
 
 /// Removes it, and waits until its pods are gone.
@@ -88,35 +68,4 @@ pub(crate) fn uninstall(cluster: &Cluster) -> Result<()> {
 /// Runs the release's own tests by this helm, and hands on what it said.
 pub(crate) fn test(cluster: &Cluster, major: u8) -> Result<Output> {
     heard(cluster.helm(major).args(["test", "kybernis", "--namespace", NAMESPACE, PATIENCE]))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_earlier_chart_differs_in_its_versions_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let read = |chart: &Path, file: &str| fs::read_to_string(chart.join(file)).unwrap();
-        let (earlier, today) = (Release::Earlier.chart(folder.path()).unwrap(), Release::Today.chart(folder.path()).unwrap());
-        let (older, newer) = (read(&earlier, "Chart.yaml"), read(&today, "Chart.yaml"));
-        let differ: Vec<&str> = older.lines().zip(newer.lines()).filter(|(a, b)| a != b).map(|(a, _)| a).collect();
-        assert_eq!(differ, ["version: 0.0.9", "appVersion: 0.0.9"]);
-        assert_eq!(read(&earlier, "values.yaml"), read(&today, "values.yaml"));
-        assert!(earlier.join("templates/webhook/deployment.yaml").exists());
-    }
 }

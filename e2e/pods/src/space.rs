@@ -235,6 +235,14 @@ impl Agent<'_> {
         self.space.world.cluster().signal_container(&id, "SIGKILL")
     }
 
+    /// Why the sidecar's container that was there before this one has ended, as Kubernetes has it.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn sidecar_ended_by(&self) -> Result<String> {
+        self.field(&sidecar("lastState.terminated.reason"))
+    }
+
     /// Asks for its pod's end, and does not wait for it.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kybernis_cluster::AGENTS_IMAGE;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How long a Job may take in all.
 const JOB_SECONDS: u32 = 180;
@@ -14,7 +14,7 @@ pub struct Workload<'a> {
     name: &'a str,
     program: Vec<&'a str>,
     before: Vec<&'a str>,
-    injected: bool,
+    annotations: Map<String, Value>,
     grace_seconds: u32,
     volumes: Vec<Value>,
     mounts: Vec<Value>,
@@ -25,15 +25,22 @@ impl<'a> Workload<'a> {
     #[must_use]
     pub fn new(name: &'a str, program: &'a str, arguments: &[&'a str]) -> Self {
         let program = [&[program], arguments].concat();
-        let workload =
-            Self { name, program, before: Vec::new(), injected: true, grace_seconds: 1, volumes: Vec::new(), mounts: Vec::new() };
-        workload.files("agents", "/agents")
+        let (before, annotations, volumes, mounts) = Default::default();
+        let workload = Self { name, program, before, annotations, grace_seconds: 1, volumes, mounts };
+        workload.annotation("inject", "true").files("agents", "/agents")
     }
 
     /// Nobody asks for a sidecar.
     #[must_use]
     pub fn bare(mut self) -> Self {
-        self.injected = false;
+        self.annotations.clear();
+        self
+    }
+
+    /// One of Kybernis' annotations, by its name without `kybernis.io/`.
+    #[must_use]
+    pub fn annotation(mut self, name: &str, value: &str) -> Self {
+        self.annotations.insert(format!("kybernis.io/{name}"), json!(value));
         self
     }
 
@@ -105,11 +112,10 @@ impl<'a> Workload<'a> {
     }
 
     fn pod(&self, restart: &str) -> Value {
-        let annotations = if self.injected { json!({"kybernis.io/inject": "true"}) } else { json!({}) };
         let before: Vec<Value> =
             [&self.before].into_iter().filter(|words| !words.is_empty()).map(|words| self.container("before", words)).collect();
         json!({
-            "metadata": {"labels": {"app": self.name}, "annotations": annotations},
+            "metadata": {"labels": {"app": self.name}, "annotations": self.annotations},
             "spec": {
                 "restartPolicy": restart,
                 "terminationGracePeriodSeconds": self.grace_seconds,

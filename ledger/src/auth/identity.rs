@@ -61,6 +61,10 @@ impl Owner {
     }
 }
 
+/// Kinds of Kubernetes' own that own what owns pods: who names one as a pod's nearest owner has written that by hand, to be taken for
+/// the workload that it is.
+const OWN_NO_PODS: [&str; 2] = ["Deployment", "CronJob"];
+
 /// A pod's owners, from the nearest up; none for a pod that somebody made by hand.
 pub(super) type Owners = Vec<Owner>;
 
@@ -75,6 +79,8 @@ pub(super) enum Stranger {
     NoSidecar(String),
     #[error("the pod's sidecar has image {0:?}, which is none of ours")]
     Image(String),
+    #[error("the pod says that {0} owns it, and those own no pods themselves")]
+    Owner(String),
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -121,6 +127,9 @@ fn repository(image: &str) -> &str {
 /// The agent, its run and its labels (semantics: agent is namespace, ServiceAccount and topmost owner; a Job's pods share a run for
 /// each completion index, so that one that is killed and tried again is the same run).
 pub(super) fn workload(bearer: &Bearer, pod: &Pod, owners: &Owners) -> Result<Workload, Stranger> {
+    if let Some(nearest) = owners.first().filter(|nearest| OWN_NO_PODS.contains(&nearest.kind.as_str())) {
+        return Err(Stranger::Owner(format!("{} {}", nearest.kind, nearest.name)));
+    }
     let metadata = &pod.metadata;
     let uid = metadata.uid.clone().unwrap_or_default();
     let (kind, name) = match owners.last() {
@@ -193,15 +202,24 @@ mod tests {
     }
 
     #[test]
+    fn who_claims_an_owner_that_owns_no_pods_is_nobody() {
+        let pod = pod(json!({"metadata": {"name": "p-1", "uid": "u-pod"}}));
+        for kind in OWN_NO_PODS {
+            let refused = workload(&bearer(), &pod, &vec![owner(kind, "trader", "u-d")]).unwrap_err();
+            assert_eq!(refused, Stranger::Owner(format!("{kind} trader")));
+        }
+    }
+
+    #[test]
     fn names_too_long_for_ours_stay_apart() {
-        let long = |end: &str| vec![owner("Deployment", &format!("{}{end}", "n".repeat(250)), "u")];
+        let long = |end: &str| vec![owner("StatefulSet", &format!("{}{end}", "n".repeat(250)), "u")];
         let agent = |end: &str| {
             let pod = pod(json!({"metadata": {"name": "p", "uid": "u"}}));
             workload(&bearer(), &pod, &long(end)).unwrap().agent
         };
         assert_eq!(agent("a").as_str().len(), NAME_MAX);
         assert_ne!(agent("a"), agent("b"));
-        assert!(agent("a").as_str().starts_with("trading/trader/Deployment/nnn"));
+        assert!(agent("a").as_str().starts_with("trading/trader/StatefulSet/nnn"));
     }
 
     #[test]

@@ -233,11 +233,12 @@ impl Kubernetes {
             "Job" => Api::<Job>::namespaced(self.client.clone(), namespace).get(&nearest.name).await.map(|job| job.metadata),
             _ => return Ok(vec![nearest]),
         };
-        // What owned a pod that is on its way out may have gone before it: then what was known of the pod goes on.
+        // What owned a pod that is on its way out may have gone before it, and a namesake come: then what was known of the pod goes on.
         let metadata = metadata.map_err(|error| ReviewError::Away(format!("its owner: {error}")))?;
-        // A namesake that came after it says nothing of this one's owner.
-        let above = Owner::of(&metadata).filter(|_| metadata.uid.as_deref() == Some(nearest.uid.as_str()));
-        Ok(std::iter::once(nearest).chain(above).collect())
+        if metadata.uid.as_deref() != Some(nearest.uid.as_str()) {
+            return Err(ReviewError::Away(format!("its owner: {} {} is another by now", nearest.kind, nearest.name)));
+        }
+        Ok(std::iter::once(nearest).chain(Owner::of(&metadata)).collect())
     }
 
     /// The namespace, unless a cluster admin has mapped it to another tenant.

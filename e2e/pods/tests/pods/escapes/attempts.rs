@@ -20,8 +20,8 @@ pub(super) struct Attempt {
 pub(super) enum How {
     /// The agent's own code: a way of `escape.py`, in a running container that has every right that Strict leaves it.
     Code(&'static str),
-    /// The same, and the broker's first answer is lost.
-    Loses(&'static str),
+    /// The same, and the broker's first answer to a refund goes wrong in this way.
+    Loses(&'static str, &'static str),
     /// The same with the ledger's address in place of a token.
     Calls,
     /// A way while the sidecar is killed.
@@ -66,7 +66,7 @@ const fn joins(what: &'static str, fields: fn(Side) -> Value, stopped: &'static 
 }
 
 /// In the order of the page. What spoils its pod for others stands last.
-pub(super) const ATTEMPTS: [Attempt; 64] = [
+pub(super) const ATTEMPTS: [Attempt; 65] = [
     code("HTTP to a raw IPv4 address, by a plain socket", "tcp", "403 Forbidden"),
     code("the same over IPv6", "tcp6", "403 Forbidden"),
     code("the same to an IPv4 address written as IPv6", "mapped", "403 Forbidden"),
@@ -92,6 +92,12 @@ pub(super) const ATTEMPTS: [Attempt; 64] = [
     code("CONNECT on the sidecar's own port", "proxy", "403 Forbidden"),
     code("setuid to the sidecar's user", "setuid", "Operation not permitted"),
     code("the sidecar's user, in a user namespace", "user-namespace", "403 Forbidden"),
+    Attempt {
+        what: "the port of a connection that the far side has reset, taken over",
+        how: How::Loses("taken-port", r#"{"half_answer": {"end": "reset"}}"#),
+        proof: Proof::Executed(1),
+        stopped: "No route to host",
+    },
     Attempt { what: "TCP while the sidecar is away", how: How::WhileAway("while-away"), proof: Proof::Sink, stopped: "Connection refused" },
     Attempt {
         what: "the ledger, called directly",
@@ -109,13 +115,13 @@ pub(super) const ATTEMPTS: [Attempt; 64] = [
         what: "an approval of its own gate, by the local API and by its ServiceAccount",
         how: How::Code("approve"),
         proof: Proof::Executed(1),
-        stopped: "decides no gate: it is a ServiceAccount",
+        stopped: "403 forbidden; decides no gate: it is a ServiceAccount",
     },
     Attempt {
         what: "a resolution of its own doubt, by the same",
-        how: How::Loses("settle"),
+        how: How::Loses("settle", r#""reset""#),
         proof: Proof::Executed(2),
-        stopped: "decides no gate: it is a ServiceAccount",
+        stopped: "403 forbidden; decides no gate: it is a ServiceAccount",
     },
     pod(
         "the sidecar's uid for the container",
@@ -175,7 +181,7 @@ pub(super) const ATTEMPTS: [Attempt; 64] = [
         "mounts kybernis-spool, a volume of Kybernis",
     ),
     pod("variables of the sidecar's, overridden", |pod, _| variable(pod, "HTTP_PROXY", ""), "sets HTTP_PROXY to another value"),
-    pod("KYB_ variables, overridden", |pod, _| variable(pod, "KYB_AGENT_ID", "somebody-else"), "403 Forbidden"),
+    pod("KYB_ variables, overridden", |pod, _| variable(pod, "KYB_AGENT", "somebody-else"), "sets KYB_AGENT to another value"),
     pod("an init container that runs first", first, "403 Forbidden"),
     pod("a container that passes for the sidecar", passes_for_the_sidecar, "kybernis-proxy is a name of Kybernis' own"),
     named("names of the pod's own, which lead elsewhere", host_aliases, "says where names lead, the sidecar's among them"),

@@ -131,11 +131,11 @@ impl<'w> Stage<'w> {
 
     fn tried(&self, number: usize, attempt: &Attempt, token: &str) -> Result<String> {
         match attempt.how {
-            How::Loses(way) => {
+            How::Loses(way, fault) => {
                 // It must be this one's.
                 static ONE: Mutex<()> = Mutex::new(());
                 let _one = ONE.lock();
-                self.world.fault("/v1/refunds", json!("reset"))?;
+                self.world.fault("/v1/refunds", serde_json::from_str(fault)?)?;
                 self.go(ATTACKER, way, token)
             }
             How::Code(way) => self.go(ATTACKER, way, token),
