@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use kybernis_core::ids::PolicyDigest;
-use kybernis_core::policy::{CompiledSet, PolicyError, PolicySet, SecretRef};
+use kybernis_core::policy::{CompiledSet, Level, PolicyError, PolicySet, SecretRef};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -17,6 +17,37 @@ use crate::files;
 
 /// What the set's `secretRef`s name.
 pub type Secrets = BTreeMap<SecretRef, Zeroizing<Vec<u8>>>;
+
+/// What the operator gives for a tenant.
+#[derive(Clone, Default)]
+pub(crate) struct Given {
+    pub(crate) set: PolicySet,
+    pub(crate) secrets: Secrets,
+}
+
+impl Given {
+    /// Whether it binds the whole cluster, all of it.
+    pub(crate) fn is_cluster(&self) -> bool {
+        let PolicySet { tools, policies, retries } = &self.set;
+        let origins = tools.iter().map(|tool| &tool.origin).chain(policies.iter().map(|policy| &policy.origin));
+        origins.chain(retries.iter().map(|retry| &retry.origin)).all(|origin| origin.level == Level::Cluster)
+    }
+
+    /// The tenant's own part of this, under what binds the whole cluster now.
+    pub(crate) fn under(mut self, cluster: Self) -> Self {
+        let PolicySet { tools, policies, retries } = &mut self.set;
+        tools.retain(|tool| tool.origin.level == Level::Namespace);
+        policies.retain(|policy| policy.origin.level == Level::Namespace);
+        retries.retain(|retry| retry.origin.level == Level::Namespace);
+        self.secrets.retain(|named, _| tools.iter().any(|tool| tool.origin.namespace == named.namespace));
+        tools.extend(cluster.set.tools);
+        policies.extend(cluster.set.policies);
+        retries.extend(cluster.set.retries);
+        self.secrets.extend(cluster.secrets);
+        self.set = self.set.sorted();
+        self
+    }
+}
 
 /// A set that compiles, named by its digest.
 #[derive(Clone)]
@@ -65,22 +96,26 @@ pub(crate) fn keep(folder: &Path, set: &PolicySet, secrets: &Secrets) -> io::Res
     files::write_whole(&folder.join(KEPT), &bytes, files::PRIVATE)
 }
 
+/// What was kept, whether it holds or not.
+pub(crate) fn kept(folder: &Path) -> io::Result<Option<Given>> {
+    let Some(bytes) = files::read(&folder.join(KEPT))? else { return Ok(None) };
+    let Kept { set, secrets } = serde_json::from_slice(&bytes)?;
+    let secret = |(named, value)| Ok((named, Zeroizing::new(STANDARD.decode::<String>(value).map_err(io::Error::other)?)));
+    Ok(Some(Given { set, secrets: secrets.into_iter().map(secret).collect::<io::Result<_>>()? }))
+}
+
 /// The set that was kept; one that does not hold any more is told of and left to the operator.
 pub(crate) fn recall(folder: &Path) -> io::Result<Option<InForce>> {
-    let path = folder.join(KEPT);
-    let Some(bytes) = files::read(&path)? else { return Ok(None) };
-    let read = || {
-        let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-        let secrets = kept.secrets.into_iter().map(|(named, value)| {
-            let value = STANDARD.decode(value).map_err(|error| error.to_string())?;
-            Ok((named, Zeroizing::new(value)))
-        });
-        let secrets = secrets.collect::<Result<Secrets, String>>()?;
-        InForce::new(&kept.set, secrets).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    let holds = |Given { set, secrets }: Given| {
+        InForce::new(&set, secrets).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     };
-    let read = read();
+    let read = match kept(folder) {
+        Ok(given) => given.map(holds).transpose(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::Other => Err(error.to_string()),
+        Err(error) => return Err(error),
+    };
     if let Err(error) = &read {
-        tracing::error!(path = %path.display(), error, "the set that was kept does not hold; the operator must bring one");
+        tracing::error!(folder = %folder.display(), error, "the set that was kept does not hold; the operator must bring one");
     }
-    Ok(read.ok())
+    Ok(read.ok().flatten())
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kybernis_core::ids::{BootId, PolicyDigest, TenantId};
+use kybernis_core::ids::{AgentId, BootId, PolicyDigest, RunId, TenantId};
 use kybernis_core::policy::PolicySet;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,6 +36,8 @@ pub(crate) struct Tenant {
 #[derive(Clone, Debug)]
 struct Living {
     boot: BootId,
+    agent: AgentId,
+    run: RunId,
     /// What it was told that its labels are, by which it picks its policies until its end.
     labels: BTreeMap<String, String>,
 }
@@ -93,13 +95,21 @@ impl Tenant {
             if living.len() >= LIVING_MAX {
                 living.clear();
             }
-            let life = Living { boot: boot.clone(), labels: workload.labels.clone() };
+            let Workload { agent, run, labels, .. } = workload.clone();
+            let life = Living { boot: boot.clone(), agent, run, labels };
             living.insert(workload.instance.clone(), life).map(|before| before.boot).filter(|before| before != boot)
         };
         match before {
             Some(before) => self.engine.boot_gone(before).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether this is the run of another agent's pod, which may not have done anything in it yet: it belongs to that pod before
+    /// anybody names it.
+    pub(crate) fn is_run_of_another(&self, run: &RunId, agent: &AgentId) -> bool {
+        let living = self.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.values().any(|life| life.run == *run && life.agent != *agent)
     }
 
     /// The labels by which this workload's sidecar picks its policies: those that it had when its life began.

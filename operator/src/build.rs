@@ -68,6 +68,7 @@ impl Program {
             tenant: tenant.to_owned(),
             policy_set: self.set.json().to_vec(),
             secrets: self.secrets.iter().map(secret).collect(),
+            keep_own: false,
         }
     }
 }

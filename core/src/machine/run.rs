@@ -58,11 +58,18 @@ pub fn chain(previous: ChainHash, event: &[u8]) -> ChainHash {
     ChainHash::from_bytes(Sha256::new().chain_update(previous.as_bytes()).chain_update(event).finalize().into())
 }
 
+impl Refuse {
+    /// A run of another agent's.
+    pub fn foreign_run(run: &RunId) -> Self {
+        Self::new(Code::RunForeign, format!("Run {run} belongs to another agent; use a run id of your own."))
+    }
+}
+
 /// The event that opens `run`, unless it is open; an error when it belongs to another agent.
 pub(super) fn enter(state: &State, run: &RunId, agent: &AgentId, explicit: bool, now: Timestamp) -> Result<Option<Event>, Box<Refuse>> {
     match state.run(run) {
         Some(known) if known.agent != *agent && !crate::mutation::broken("a_run_has_one_agent") => {
-            Err(Box::new(Refuse::new(Code::RunForeign, format!("Run {run} belongs to another agent; use a run id of your own."))))
+            Err(Box::new(Refuse::foreign_run(run)))
         }
         Some(_) => Ok(None),
         None => Ok(Some(Event { ts: now, fact: Fact::RunOpened { run: run.clone(), agent: agent.clone(), explicit } })),

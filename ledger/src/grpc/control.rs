@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{Messages, admit};
 use crate::auth::{Auth, DecisionKeys, Endpoint, Unbelieved};
 use crate::fleet::Fleet;
-use crate::policy::Secrets;
+use crate::policy::{Given, Secrets};
 use crate::tenants::{Folders, ProgramError};
 
 /// The service.
@@ -98,12 +98,16 @@ impl v1::control_server::Control for Control {
 
     async fn program(&self, request: Request<v1::ProgramRequest>) -> Result<Response<v1::ProgramReply>, Status> {
         admit(&self.auth, request.metadata(), Endpoint::Operator).await?;
-        let v1::ProgramRequest { tenant, policy_set, secrets } = request.into_inner();
+        let v1::ProgramRequest { tenant, policy_set, secrets, keep_own } = request.into_inner();
         let tenant = TenantId::new(&tenant).map_err(|error| invalid("tenant", error))?;
         let set: PolicySet = serde_json::from_slice(&policy_set).map_err(|error| invalid("policy_set", error))?;
         let secret = |v1::Secret { namespace, name, key, value }| (SecretRef { namespace, name, key }, Zeroizing::new(value));
         let secrets: Secrets = secrets.into_iter().map(secret).collect::<BTreeMap<_, _>>();
-        let digest = self.tenants.program(&tenant, &set, secrets).await?;
+        let given = Given { set, secrets };
+        if keep_own && !given.is_cluster() {
+            return Err(invalid("policy_set", "with keep_own it has what binds the whole cluster, and nothing else"));
+        }
+        let digest = self.tenants.program(&tenant, given, keep_own).await?;
         tracing::info!(%tenant, %digest, "a policy is in force");
         Ok(Response::new(v1::ProgramReply { digest: digest.as_bytes().to_vec() }))
     }

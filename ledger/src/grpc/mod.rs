@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use kybernis_core::ids::{EffectId, RunId, TenantId};
-use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Renew};
+use kybernis_core::machine::{Abandon, EnterRun, Evidence, Fence, Refuse, Renew};
 use kybernis_proto::v1;
 use kybernis_proto::v1::ledger_server::Ledger;
 use tokio::sync::mpsc;
@@ -165,7 +165,11 @@ impl Ledger for Service {
     async fn enter_run(&self, request: Request<v1::EnterRunRequest>) -> Result<Response<v1::EnterRunReply>, Status> {
         let Caller { tenant, workload, .. } = self.admit(request.metadata()).await?;
         let run = RunId::new(&request.into_inner().run).map_err(|error| Status::invalid_argument(format!("run: {error}")))?;
-        let refused = tenant.engine.enter_run(EnterRun { run, agent: workload.agent }).await?.err();
+        let refused = if tenant.is_run_of_another(&run, &workload.agent) {
+            Some(Refuse::foreign_run(&run))
+        } else {
+            tenant.engine.enter_run(EnterRun { run, agent: workload.agent }).await?.err()
+        };
         Ok(Response::new(v1::EnterRunReply { refusal: refused.as_ref().map(Into::into) }))
     }
 

@@ -297,6 +297,19 @@ fn a_span_beyond_its_bounds_is_refused_by_place_and_rule() {
     check("7", "not KSP v1: invalid type");
 }
 
+#[tokio::test]
+async fn the_run_of_a_pod_that_has_done_nothing_yet_is_that_pod_s_all_the_same() {
+    let rig = Rig::start(Arc::default()).await;
+    let (mut trader, mut other) = (rig.sidecar("trader"), rig.sidecar("other"));
+    let registering = v1::RegisterRequest { boot: "boot-1".to_owned(), ..Default::default() };
+    trader.register(registering).await.unwrap();
+    let enter = |run: &str| v1::EnterRunRequest { run: run.to_owned() };
+    let refusal = other.enter_run(enter("run-trader")).await.unwrap().into_inner().refusal.unwrap();
+    assert_eq!(refusal.code, "run_foreign");
+    assert!(trader.enter_run(enter("run-trader")).await.unwrap().into_inner().refusal.is_none());
+    assert!(other.enter_run(enter("run-of-its-own")).await.unwrap().into_inner().refusal.is_none());
+}
+
 /// The same numbers each time (xorshift64).
 fn noise(mut seed: u64) -> impl Iterator<Item = u64> {
     std::iter::repeat_with(move || {

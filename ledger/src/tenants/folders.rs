@@ -10,7 +10,7 @@ use std::thread;
 
 use futures::StreamExt as _;
 use kybernis_core::ids::{PolicyDigest, TenantId, is_dns_label};
-use kybernis_core::policy::{PolicyError, PolicySet};
+use kybernis_core::policy::PolicyError;
 use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use super::{Tenant, TenantError};
 use crate::engine::{self, EngineError, Observers};
 use crate::gates::Gates;
 use crate::metrics::{Metrics, TenantMetrics};
-use crate::policy::{self, InForce, Secrets};
+use crate::policy::{self, Given, InForce};
 
 /// A thread and a file each: more than any cluster of ours has been tried with.
 const TENANTS_MAX: usize = 1000;
@@ -118,11 +118,18 @@ impl Folders {
         if is_there { self.of(name).await.map(Some) } else { Ok(None) }
     }
 
-    /// Takes a set into force, and keeps it for the next start.
-    pub(crate) async fn program(&self, name: &TenantId, set: &PolicySet, secrets: Secrets) -> Result<PolicyDigest, ProgramError> {
-        let in_force = InForce::new(set, secrets).map_err(ProgramError::Policy)?;
+    /// Takes a set into force, and keeps it for the next start. With `keep_own` it has what binds the whole cluster, and the tenant's own
+    /// part stays as it was last given.
+    pub(crate) async fn program(&self, name: &TenantId, given: Given, keep_own: bool) -> Result<PolicyDigest, ProgramError> {
+        let folder = self.root.join(name.as_str());
+        let own = if keep_own && is_dns_label(name.as_str()) { policy::kept(&folder).map_err(ProgramError::Keep)? } else { None };
+        let given = match own {
+            Some(own) => own.under(given),
+            None => given,
+        };
+        let in_force = InForce::new(&given.set, given.secrets).map_err(ProgramError::Policy)?;
         let tenant = self.of(name).await?;
-        policy::keep(&self.root.join(name.as_str()), set, &in_force.secrets).map_err(ProgramError::Keep)?;
+        policy::keep(&folder, &given.set, &in_force.secrets).map_err(ProgramError::Keep)?;
         let digest = in_force.digest;
         tenant.program(in_force);
         Ok(digest)
@@ -224,10 +231,11 @@ enum OpenError {
 mod tests {
     use kybernis_core::ids::{AgentId, RunId};
     use kybernis_core::machine::EnterRun;
-    use kybernis_core::policy::{Effect, HostPattern, Level, Origin, SecretRef, Tool, ToolMatch};
+    use kybernis_core::policy::{Effect, HostPattern, Level, Origin, PolicySet, SecretRef, Tool, ToolMatch};
     use zeroize::Zeroizing;
 
     use super::*;
+    use crate::policy::Secrets;
 
     fn name(text: &str) -> TenantId {
         TenantId::new(text).unwrap()
@@ -260,23 +268,59 @@ mod tests {
         again.close().await;
     }
 
+    fn tool(level: Level, namespace: &str, key: &str) -> Tool {
+        let origin = Origin { level, namespace: namespace.to_owned(), name: "orders".to_owned() };
+        let hosts = vec![HostPattern::new("broker.test").unwrap()];
+        let matches = vec![ToolMatch { hosts, methods: Vec::new(), paths: Vec::new() }];
+        let effect = Effect { key: Some(key.to_owned()), ..Effect::default() };
+        Tool { origin, display_name: None, matches, class: None, effect, request_schema: None }
+    }
+
+    fn set<const N: usize>(tools: [Tool; N]) -> PolicySet {
+        PolicySet { tools: tools.into(), ..PolicySet::default() }
+    }
+
+    #[tokio::test]
+    async fn what_binds_the_whole_cluster_comes_in_over_what_a_tenant_was_last_given() {
+        let root = tempfile::tempdir().unwrap();
+        let tenants = folders(&root);
+        let secret = |namespace: &str| {
+            let named = SecretRef { namespace: namespace.to_owned(), name: "broker".to_owned(), key: "authorization".to_owned() };
+            (named, Zeroizing::new(namespace.as_bytes().to_vec()))
+        };
+        let release = |key: &str, named: &str| {
+            let secrets = Secrets::from([secret(named)]);
+            Given { set: set([tool(Level::Cluster, "kybernis-system", key)]), secrets }
+        };
+        let own = || tool(Level::Namespace, "one", "request.path");
+        let digest = tenants.program(&name("one"), release("'a'", "kybernis-system"), true).await.unwrap();
+        assert_eq!(digest, release("'a'", "").set.digest(), "a tenant that was given nothing yet has what binds everybody");
+
+        let both = Given {
+            set: set([tool(Level::Cluster, "kybernis-system", "'a'"), own()]),
+            secrets: Secrets::from([secret("one"), secret("gone")]),
+        };
+        tenants.program(&name("one"), both, false).await.unwrap();
+        let digest = tenants.program(&name("one"), release("'b'", "kybernis-system"), true).await.unwrap();
+        assert_eq!(digest, set([tool(Level::Cluster, "kybernis-system", "'b'"), own()]).sorted().digest());
+        let in_force = tenants.of(&name("one")).await.unwrap().policy().borrow().clone().unwrap();
+        assert_eq!((in_force.digest, &*in_force.secrets), (digest, &Secrets::from([secret("one"), secret("kybernis-system")])));
+        for odd in ["a/../one", "../one"] {
+            assert!(tenants.program(&name(odd), release("'b'", ""), true).await.is_err());
+        }
+        tenants.close().await;
+    }
+
     #[tokio::test]
     async fn a_set_that_was_programmed_is_in_force_again_after_a_restart_with_its_secrets_and_one_that_does_not_hold_changes_nothing() {
         let root = tempfile::tempdir().unwrap();
         let named = SecretRef { namespace: "one".to_owned(), name: "broker".to_owned(), key: "authorization".to_owned() };
         let secrets = Secrets::from([(named, Zeroizing::new(b"Bearer x".to_vec()))]);
-        let set = |key: &str| {
-            let origin = Origin { level: Level::Namespace, namespace: "one".to_owned(), name: "orders".to_owned() };
-            let hosts = vec![HostPattern::new("broker.test").unwrap()];
-            let matches = vec![ToolMatch { hosts, methods: Vec::new(), paths: Vec::new() }];
-            let effect = Effect { key: Some(key.to_owned()), ..Effect::default() };
-            let tool = Tool { origin, display_name: None, matches, class: None, effect, request_schema: None };
-            PolicySet { tools: vec![tool], ..PolicySet::default() }
-        };
+        let given = |key: &str| Given { set: set([tool(Level::Namespace, "one", key)]), secrets: secrets.clone() };
         let first = folders(&root);
         assert!(first.of(&name("one")).await.unwrap().policy().borrow().is_none(), "nothing is in force before it is programmed");
-        let digest = first.program(&name("one"), &set("request.path"), secrets.clone()).await.unwrap();
-        let refused = first.program(&name("one"), &set("no such thing"), Secrets::new()).await.unwrap_err();
+        let digest = first.program(&name("one"), given("request.path"), false).await.unwrap();
+        let refused = first.program(&name("one"), given("no such thing"), false).await.unwrap_err();
         assert!(refused.to_string().starts_with("the PolicySet does not hold: "), "{refused}");
         first.close().await;
 

@@ -57,7 +57,7 @@ impl Rig {
 
     async fn program(&self, role: Role, tenant: &str, set: &[u8]) -> Result<Vec<u8>, Status> {
         let secrets = Vec::new();
-        let message = v1::ProgramRequest { tenant: tenant.to_owned(), policy_set: set.to_vec(), secrets };
+        let message = v1::ProgramRequest { tenant: tenant.to_owned(), policy_set: set.to_vec(), secrets, keep_own: false };
         let reply = self.control.program(self.request(role, message)).await;
         reply.map(|reply| reply.into_inner().digest)
     }
