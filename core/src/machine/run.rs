@@ -68,9 +68,7 @@ impl Refuse {
 /// The event that opens `run`, unless it is open; an error when it belongs to another agent.
 pub(super) fn enter(state: &State, run: &RunId, agent: &AgentId, explicit: bool, now: Timestamp) -> Result<Option<Event>, Box<Refuse>> {
     match state.run(run) {
-        Some(known) if known.agent != *agent && !crate::mutation::broken("a_run_has_one_agent") => {
-            Err(Box::new(Refuse::foreign_run(run)))
-        }
+        Some(known) if known.agent != *agent && !crate::mutation::broken("a_run_has_one_agent") => Err(Box::new(Refuse::foreign_run(run))),
         Some(_) => Ok(None),
         None => Ok(Some(Event { ts: now, fact: Fact::RunOpened { run: run.clone(), agent: agent.clone(), explicit } })),
     }

@@ -9,6 +9,7 @@ mod gates;
 mod ignoring;
 mod input;
 mod jobs;
+mod levels;
 mod matrix;
 mod network;
 mod node;
@@ -21,7 +22,7 @@ mod story;
 use scenario::{Scenario, run};
 
 /// In this order: the first installs Kybernis, and the last removes it.
-const SCENARIOS: [Scenario; 28] = [
+const SCENARIOS: [Scenario; 29] = [
     Scenario("an upgrade leaves running agents alone", release::upgrade),
     Scenario("an agent's retry buys once", story::repeated),
     Scenario("a policy comes into force and goes", story::policy),
@@ -31,6 +32,7 @@ const SCENARIOS: [Scenario; 28] = [
     Scenario("a word is kept as it was said, and counts once", gates::kept),
     Scenario("nobody signs words", gates::webhook_gone),
     Scenario("bad input is refused with its field", input::refused),
+    Scenario("nobody keeps the cluster's rules off", levels::binding),
     Scenario("clients that ignore proxies are caught or go nowhere", ignoring::redirected),
     Scenario("whatever tries to escape from Strict stays", escapes::strict),
     Scenario("the sidecar is out of memory in mid-call", sidecar::killed),
