@@ -1,5 +1,5 @@
-//! The two roles as processes of their own. A supervisor starts exactly these; so may systemd, or a person with two
-//! terminals.
+//! The roles as processes of their own: ledger, sidecar, operator, webhook. On the laptop a supervisor starts the first two, exactly as
+//! systemd may, or a person with two terminals.
 
 pub(crate) mod ledger;
 mod logs;

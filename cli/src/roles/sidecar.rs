@@ -42,7 +42,7 @@ pub(crate) struct SidecarArgs {
     /// A file with the token that says which workload this is
     #[arg(long, value_name = "FILE", env = "KYBERNIS_TOKEN_FILE")]
     token_file: Option<PathBuf>,
-    /// How connections are caught, for the record: cooperative, redirect
+    /// How connections are caught, for the record: cooperative, redirect, strict
     #[arg(long, value_name = "MODE", env = "KYBERNIS_CAPTURE", default_value = "cooperative")]
     capture: String,
     /// Where the forward proxy listens; several with commas between them
