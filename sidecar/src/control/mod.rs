@@ -2,13 +2,19 @@
 
 mod asking;
 mod connect;
+#[cfg(test)]
+pub(crate) mod fake;
 mod policy;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
 use kybernis_core::ids::{AgentId, BootId, EffectId, RunId, TenantId};
 use kybernis_core::key::TenantSecret;
 use kybernis_core::machine::{Fence, Refuse};
@@ -20,13 +26,15 @@ use kybernis_proto::{DecideAnswer, MESSAGE_MAX, decide_answer, v1};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use self::asking::Asking;
+use self::connect::Connector;
 pub use self::policy::{SNAPSHOT_TTL, Snapshot};
 use self::token::Token;
 use crate::resolve::Resolve;
+use crate::tls::client::RootsError;
 
 /// The first wait between tries to reach the ledger; doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -44,7 +52,7 @@ pub struct Settings {
     pub address: String,
     /// The name in the ledger's certificate.
     pub server_name: String,
-    /// PEM of the CA that signed it.
+    /// PEM of the CAs that may have signed it; read again for each connection.
     pub ca: PathBuf,
     /// A file with the token; read again when the ledger does not take it.
     pub token: PathBuf,
@@ -69,9 +77,15 @@ pub enum ControlError {
         /// The file.
         path: PathBuf,
     },
-    /// The address or the CA is not usable.
-    #[error("the ledger's address or CA is not usable: {0}")]
-    Channel(#[from] tonic::transport::Error),
+    /// The CA is not usable.
+    #[error("the ledger's CA")]
+    Ca(#[from] RootsError),
+    /// The name in its certificate is none.
+    #[error("{0:?} is no name that a certificate could have")]
+    Name(String),
+    /// The address is not one.
+    #[error("{0:?} is not where a ledger is: https://HOST:PORT")]
+    Address(String),
 }
 
 /// Why a call has no answer.
@@ -140,15 +154,17 @@ impl Control {
     /// # Errors
     /// When the files cannot be read or the address is not one. A ledger that is away is no error.
     pub fn start(settings: &Settings, resolver: Arc<dyn Resolve>, boot: BootId) -> Result<Self, ControlError> {
-        let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|source| ControlError::File { path: path.clone(), source });
-        let ca = Certificate::from_pem(read(&settings.ca)?);
-        let tls = ClientTlsConfig::new().ca_certificate(ca).domain_name(settings.server_name.clone());
-        let channel = Endpoint::from_shared(settings.address.clone())?
-            .tls_config(tls)?
+        let connector = Arc::new(Connector::new(settings, resolver)?);
+        let connect = move |uri| {
+            let connector = Arc::clone(&connector);
+            async move { connector.connect(uri).await }
+        };
+        let channel = endpoint(&settings.address)
+            .ok_or_else(|| ControlError::Address(settings.address.clone()))?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(PING_TIMEOUT)
             .keep_alive_timeout(PING_TIMEOUT)
-            .connect_with_connector_lazy(tower::service_fn(move |uri| connect::connect(Arc::clone(&resolver), uri)));
+            .connect_with_connector_lazy(tower::service_fn(connect));
         let token = Token::read(&settings.token)?;
         let client = LedgerClient::with_interceptor(channel, token.clone())
             .max_decoding_message_size(MESSAGE_MAX)
@@ -303,6 +319,16 @@ impl Control {
         self.token.heard(self.client.clone().report_probe(report).await)?;
         Ok(())
     }
+}
+
+/// The connector does the TLS. To tonic the address is a plain one, lest it add its own; what the ledger is told is the origin.
+fn endpoint(address: &str) -> Option<Endpoint> {
+    let origin: Uri = address.parse().ok()?;
+    let mut plain = origin.clone().into_parts();
+    if plain.scheme.replace(Scheme::HTTP) != Some(Scheme::HTTPS) {
+        return None;
+    }
+    Some(Endpoint::from(Uri::from_parts(plain).ok()?).origin(origin))
 }
 
 /// An answer of another kind: a mistake of the ledger's, no word on the question.
