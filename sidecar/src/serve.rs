@@ -31,6 +31,8 @@ use crate::{admin, dns};
 
 /// How long exchanges under way may take to finish once the sidecar is asked to stop.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long what is cut off then may take to leave its record.
+const CUT: Duration = Duration::from_secs(1);
 /// How long the spool may take to empty after that; what is left waits on disk for the next life.
 const DELIVER: Duration = Duration::from_secs(2);
 
@@ -187,13 +189,17 @@ impl Sidecar {
 
     /// Stops accepting, finishes the exchanges under way, and delivers what the spool can.
     pub async fn stop(self) {
+        self.stop_within(DRAIN).await;
+    }
+
+    pub(crate) async fn stop_within(self, drain: Duration) {
         self.closing.cancel();
-        let drained = async {
-            self.listeners.close().await;
-            self.stack.drained().await;
-        };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!(seconds = DRAIN.as_secs(), "exchanges were still under way: what became of them is in doubt");
+        if tokio::time::timeout(drain, self.drained()).await.is_err() {
+            tracing::warn!(seconds = drain.as_secs(), "exchanges were still under way and are cut off: effects among them are in doubt");
+            self.listeners.cut();
+            self.stack.cut();
+            // Effects may go on beyond it: farewell names them.
+            let _ = tokio::time::timeout(CUT, self.drained()).await;
         }
         if tokio::time::timeout(DELIVER, self.stack.farewell()).await.is_err() {
             tracing::info!("the ledger was not told of the last callers: it will take them for gone");
@@ -202,6 +208,11 @@ impl Sidecar {
             tracing::info!("what the ledger has not taken yet stays in the spool");
         }
         self.control.end();
+    }
+
+    async fn drained(&self) {
+        self.listeners.close().await;
+        self.stack.drained().await;
     }
 }
 

@@ -110,8 +110,7 @@ impl<H: Handler> Served<H> {
         let listeners = Arc::clone(&self.listeners);
         let origin = Origin::clone(&self.origin);
         let facts = Arc::clone(line.facts());
-        let tasks = self.listeners.tasks.clone();
-        tasks.spawn(async move {
+        self.listeners.spawn(async move {
             let upgraded = match upgrade.await {
                 Ok(upgraded) => upgraded,
                 Err(error) => {

@@ -24,6 +24,7 @@ use crate::delivery::Delivery;
 use crate::listen::{Listeners, Port, Settings, Tunnel, TunnelEnd, TunnelError};
 use crate::permit::{Allowed, EffectTerms, Granted, Permit};
 use crate::resolve::{Resolve, ResolveError, Resolved};
+use crate::session::Carried;
 use crate::target::{Authority, Scheme, Target};
 use crate::tls::authority::Authority as Ca;
 use crate::tls::client::{ClientTls, Roots};
@@ -63,7 +64,7 @@ pub(super) struct PassThrough {
     pub(super) failures: Mutex<Vec<String>>,
     /// A tunnel was begun.
     pub(super) tunnelled: Notify,
-    pub(super) ends: Mutex<Vec<Result<TunnelEnd, TunnelError>>>,
+    pub(super) ends: Mutex<Vec<(Carried, Result<TunnelEnd, TunnelError>)>>,
 }
 
 pub(super) fn generous(clock: &BootClock) -> (watch::Sender<BootInstant>, EffectTerms) {
@@ -87,7 +88,7 @@ impl Handler for PassThrough {
         match sent {
             Ok(answer) => {
                 if let (Some(agent), Some(far)) = (arrival.upgrade, answer.upgrade) {
-                    tokio::spawn(crate::session::join(agent, far));
+                    tokio::spawn(async move { crate::session::join(agent, far, &mut Carried::default()).await });
                 }
                 Response::from_parts(answer.head, answer.body.boxed_unsync())
             }
@@ -106,8 +107,9 @@ impl Handler for PassThrough {
     async fn tunnel(self: Arc<Self>, tunnel: Tunnel) {
         let permit = Permit::session(Allowed::by_policy());
         self.tunnelled.notify_one();
-        let end = tunnel.run(permit, &self.upstream).await;
-        self.ends.lock().unwrap().push(end);
+        let mut carried = Carried::default();
+        let end = tunnel.run(permit, &self.upstream, &mut carried).await;
+        self.ends.lock().unwrap().push((carried, end));
     }
 
     fn tls_treatment(&self, _: &Origin, _: &Authority) -> TlsTreatment {

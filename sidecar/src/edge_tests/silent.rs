@@ -27,7 +27,7 @@ async fn http_after_silence_is_read_like_any_other() {
         assert_eq!(rig.handler.deliveries.lock().unwrap().len(), nth + 1, "it passed unread");
         assert!(got.lock().unwrap()[nth].starts_with("POST /charge HTTP/1.1\r\n"));
     }
-    assert!(rig.handler.ends.lock().unwrap().iter().all(|end| matches!(end, Ok(TunnelEnd::ReadAfterAll))));
+    assert!(rig.handler.ends.lock().unwrap().iter().all(|(_, end)| matches!(end, Ok(TunnelEnd::ReadAfterAll))));
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_far_side_that_speaks_first_is_heard_and_answered() {
     rig.until_busy(0).await;
     let ends = rig.handler.ends.lock().unwrap();
     let carried = Carried { sent: 12, received: 26 };
-    assert!(ends.iter().all(|end| matches!(end, Ok(TunnelEnd::Carried(each)) if *each == carried)), "{ends:?}");
+    assert!(ends.iter().all(|end| matches!(end, (each, Ok(TunnelEnd::Carried)) if *each == carried)), "{ends:?}");
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn what_should_be_read_does_not_pass_because_the_far_side_spoke_first() {
         }
     }
     assert_eq!(told.lock().unwrap().len(), 0);
-    assert!(rig.handler.ends.lock().unwrap().iter().all(|end| matches!(end, Err(TunnelError::SpokeLate))));
+    assert!(rig.handler.ends.lock().unwrap().iter().all(|(_, end)| matches!(end, Err(TunnelError::SpokeLate))));
 }
 
 #[tokio::test]
@@ -134,5 +134,5 @@ async fn a_far_side_that_ends_while_the_agent_is_silent_ends_the_agent_s_side_to
     assert_eq!(said, "12:00\n");
     agent.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     rig.until_busy(0).await;
-    assert!(matches!(rig.handler.ends.lock().unwrap()[0], Err(TunnelError::SpokeLate)));
+    assert!(matches!(rig.handler.ends.lock().unwrap()[0].1, Err(TunnelError::SpokeLate)));
 }

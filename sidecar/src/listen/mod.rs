@@ -68,7 +68,8 @@ pub struct Listeners<H> {
     pub(crate) settings: Settings,
     connections: Arc<Semaphore>,
     next_id: AtomicU64,
-    pub(crate) tasks: TaskTracker,
+    tasks: TaskTracker,
+    cut: CancellationToken,
     pub(crate) closing: CancellationToken,
 }
 
@@ -87,6 +88,7 @@ impl<H: Handler> Listeners<H> {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             next_id: AtomicU64::new(1),
             tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
             closing: CancellationToken::new(),
         })
     }
@@ -109,7 +111,7 @@ impl<H: Handler> Listeners<H> {
             match accepted {
                 Ok((stream, peer)) => {
                     let this = Arc::clone(&self);
-                    self.tasks.spawn(this.accepted(stream, peer, port, slot));
+                    self.spawn(this.accepted(stream, peer, port, slot));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
@@ -124,6 +126,16 @@ impl<H: Handler> Listeners<H> {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Drops the connections that are left.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Serves a connection, or a stream within one, until it ends or is [`Self::cut`].
+    pub(crate) fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.cut.clone().run_until_cancelled_owned(serving));
     }
 
     /// Room for one more connection, if there is any now.

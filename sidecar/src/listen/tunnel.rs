@@ -34,7 +34,7 @@ pub(super) struct Unheard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelEnd {
     /// Both ends are done.
-    Carried(Carried),
+    Carried,
     /// The agent, silent until then, spoke TLS or HTTP. Nothing was carried, and its requests are read and decided one by one.
     ReadAfterAll,
 }
@@ -79,18 +79,19 @@ impl Tunnel {
         matches!(self.target.scheme, Scheme::Https)
     }
 
-    /// Connects and copies both ways until both ends are done. What an agent says that was silent until now is looked at first.
+    /// Connects and copies both ways until both ends are done; what has passed so far stands in `carried`. What an agent says that
+    /// was silent until now is looked at first.
     ///
     /// # Errors
     /// When the far side is out of reach, when either connection breaks, or when the agent should have been read.
-    pub async fn run(self, permit: Permit, upstream: &Upstream) -> Result<TunnelEnd, TunnelError> {
+    pub async fn run(self, permit: Permit, upstream: &Upstream, carried: &mut Carried) -> Result<TunnelEnd, TunnelError> {
         let Self { mut stream, target, unheard, .. } = self;
         let mut far = upstream.open_tunnel(permit, &target).await.map_err(TunnelError::Unreachable)?;
-        let mut told = Told::default();
+        let mut told = Told { carried, end: false };
         if let Some(Unheard { place, back }) = unheard {
             match first_word(&mut stream, &mut far, &place, &mut told).await.map_err(TunnelError::Broken)? {
                 Speech::Opaque | Speech::Silent | Speech::Nothing => {}
-                Speech::Tls | Speech::Http1 | Speech::Http2 if told == Told::default() => {
+                Speech::Tls | Speech::Http1 | Speech::Http2 if told.is_nothing() => {
                     return match back.send(stream) {
                         Ok(()) => Ok(TunnelEnd::ReadAfterAll),
                         Err(_) => Err(TunnelError::Broken(io::ErrorKind::ConnectionAborted.into())),
@@ -103,20 +104,25 @@ impl Tunnel {
                 }
             }
         }
-        let carried = copy_both(stream, far).await.map_err(TunnelError::Broken)?;
-        Ok(TunnelEnd::Carried(Carried { received: carried.received + told.bytes, ..carried }))
+        copy_both(stream, far, told.carried).await.map_err(TunnelError::Broken)?;
+        Ok(TunnelEnd::Carried)
     }
 }
 
 /// What the agent has been told before it said anything.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    bytes: u64,
+struct Told<'c> {
+    carried: &'c mut Carried,
     end: bool,
 }
 
+impl Told<'_> {
+    const fn is_nothing(&self) -> bool {
+        self.carried.received == 0 && !self.end
+    }
+}
+
 /// Tells a silent agent what the far side says, until the agent's own first word shows what it speaks. Of that nothing is taken.
-async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place, told: &mut Told) -> io::Result<Speech> {
+async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place, told: &mut Told<'_>) -> io::Result<Speech> {
     let mut buffer = vec![0; COPY_BUFFER];
     loop {
         let begun = !sniff::after_empty_lines(agent.ahead()).is_empty();
@@ -126,7 +132,7 @@ async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place,
                 let ended = read? == 0;
                 let begun = !sniff::after_empty_lines(agent.ahead()).is_empty();
                 match sniff::judge_answer(agent.ahead(), place) {
-                    _ if *told == Told::default() && begun => return sniff::sniff(agent, place).await,
+                    _ if told.is_nothing() && begun => return sniff::sniff(agent, place).await,
                     Some(speech) => return Ok(speech),
                     None if ended => return Ok(sniff::undecided(agent.ahead(), Speech::Nothing)),
                     None => {}
@@ -142,7 +148,7 @@ async fn first_word(agent: &mut AgentStream, far: &mut TcpStream, place: &Place,
                     agent.shutdown().await?;
                 }
                 len => {
-                    told.bytes += len as u64;
+                    told.carried.received += len as u64;
                     agent.write_all(&buffer[..len]).await?;
                     agent.flush().await?;
                 }

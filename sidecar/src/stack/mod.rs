@@ -88,6 +88,7 @@ pub struct Stack {
     runs: Runs,
     sent: Sent,
     tasks: TaskTracker,
+    cut: CancellationToken,
 }
 
 impl Stack {
@@ -112,6 +113,7 @@ impl Stack {
             runs: Runs::default(),
             sent: Sent::default(),
             tasks: TaskTracker::new(),
+            cut: CancellationToken::new(),
         });
         let renewing = Arc::clone(&stack.leases).keep(stack.control.clone(), Arc::clone(&stack.callers), stack.clock.clone());
         tokio::spawn(renewing);
@@ -129,6 +131,11 @@ impl Stack {
     pub async fn drained(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Ends what has no end of its own: sessions, and whatever is only watched. Their spans then say how far they came.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
     }
 
     /// Tells the ledger what is known at the end of this life: what is still under way has nobody to hear its answer, and whose

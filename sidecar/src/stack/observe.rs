@@ -73,7 +73,7 @@ impl Effect {
         let sending = self.stack.upstream.send(permit, request, &self.call.route);
         let sent = tokio::select! {
             sent = sending => Some(sent),
-            () = async { caller.gone().await; tokio::time::sleep(EFFECT_MAX).await } => None,
+            () = self.nobody_waits(caller.gone()) => None,
         };
         let became = match sent {
             Some(Ok(answer)) => self.show(answer, &recording, caller).await,
@@ -130,7 +130,7 @@ impl Effect {
         let deserted = teller.deserted();
         let streamed = tokio::select! {
             streamed = stream(None, rest, &mut passing, &mut teller, Instant::now() + NEVER) => streamed,
-            () = async { deserted.await; tokio::time::sleep(EFFECT_MAX).await } => Streamed::Cut(Cut::Timeout),
+            () = self.nobody_waits(deserted) => Streamed::Cut(Cut::Timeout),
         };
         let status = Some(kept_head.status.as_u16());
         let bytes_in = passing.len;
@@ -166,12 +166,21 @@ impl Effect {
         }
     }
 
+    /// Waits for an exchange to be nobody's: its caller was gone for as long as an effect may take, or this life is over.
+    async fn nobody_waits(&self, gone: impl Future<Output = ()>) {
+        let deserted = async {
+            gone.await;
+            tokio::time::sleep(EFFECT_MAX).await;
+        };
+        self.stack.cut.run_until_cancelled(deserted).await;
+    }
+
     /// Settles what became of it; where the ledger gave no grant the span alone tells.
     async fn put_down(&mut self, recording: Recording, became: Became) {
         let recording = match recording {
             Recording::Asking(asking) => {
-                let decided = asking.await.unwrap_or_else(|_| Err(ledger_away()));
-                self.recording(decided)
+                let decided = self.stack.cut.run_until_cancelled(asking).await;
+                self.recording(decided.and_then(Result::ok).unwrap_or_else(|| Err(ledger_away())))
             }
             known => known,
         };

@@ -16,6 +16,7 @@ use kybernis_core::machine::retry::{AttemptEnd, Next, Safety, next};
 use kybernis_core::machine::{DoubtCause, NotSentProof};
 use kybernis_core::policy::Class;
 use kybernis_core::reason::{Code, Refusal};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::retry_after;
 use super::call::Call;
@@ -26,7 +27,7 @@ use super::{Stack, jitter, refuse};
 use crate::arrival::Arrival;
 use crate::body::{BodyError, ResponseBody};
 use crate::permit::{Allowed, Permit};
-use crate::session::join;
+use crate::session::{Carried, join};
 use crate::spool::Kind;
 use crate::upstream::{Answer, AnswerBody, Doubt, NotSent, Piece, SendFailure};
 
@@ -109,21 +110,19 @@ impl Pass {
         Stamp::allowed(&self.judged, &self.span, attempt).put_on(&self.call, &mut head.headers);
         let span = Span::of(&self.call, &self.span, span_type(self.judged.tool.class()), Some(&self.judged));
         let kind = if self.pass_as == As::Read && self.judged.tool.class() == Class::Read { Kind::Read } else { Kind::Kept };
-        let mut passing = Passing { stack: self.stack, span: Some(span), kind, status: head.status.as_u16(), bytes_in: 0, bytes_out: 0 };
+        let mut passing = Passing::new(self.stack, span, kind, head.status.as_u16());
         if let (Some(agent), Some(far)) = (arrival.upgrade, upgrade) {
-            let tasks = passing.stack.tasks.clone();
-            tasks.spawn(async move {
-                match join(agent, far).await {
-                    Ok(carried) => {
-                        (passing.bytes_in, passing.bytes_out) = (carried.received, carried.sent);
-                        passing.end(SpanStatus::Ok);
-                    }
+            let cut = passing.stack.cut.clone();
+            // Not lost sight of: the stack is not drained while it passes.
+            tokio::spawn(cut.run_until_cancelled_owned(async move {
+                match join(agent, far, &mut passing.carried).await {
+                    Ok(()) => passing.end(SpanStatus::Ok),
                     Err(error) => {
                         tracing::debug!(%error, "a session broke");
                         passing.end(SpanStatus::Error);
                     }
                 }
-            });
+            }));
             return Response::from_parts(head, crate::body::empty());
         }
         if body.is_end_stream() {
@@ -189,21 +188,28 @@ fn cause(error: &dyn std::error::Error) -> String {
 /// What will stand in the span of a call that is passing. A call that nobody reads to its end was given up.
 #[derive(Debug)]
 pub(super) struct Passing {
-    pub(super) stack: Arc<Stack>,
+    stack: Arc<Stack>,
     pub(super) span: Option<Span>,
-    pub(super) kind: Kind,
-    pub(super) status: u16,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
+    kind: Kind,
+    status: u16,
+    pub(super) carried: Carried,
+    /// The stack is not drained before the span is on record, whichever task this call passes in.
+    _under_way: TaskTrackerToken,
 }
 
 impl Passing {
+    pub(super) fn new(stack: Arc<Stack>, span: Span, kind: Kind, status: u16) -> Self {
+        let under_way = stack.tasks.token();
+        Self { stack, span: Some(span), kind, status, carried: Carried::default(), _under_way: under_way }
+    }
+
     pub(super) fn end(&mut self, status: SpanStatus) {
         let Some(span) = self.span.take() else { return };
         let failed = self.status >= 400;
         let code = failed.then(|| format!("status_{}", self.status));
         let status = if failed && status == SpanStatus::Ok { SpanStatus::Error } else { status };
-        let usage = Usage { bytes_in: Some(self.bytes_in), bytes_out: Some(self.bytes_out), ..Usage::default() };
+        let Carried { sent, received } = self.carried;
+        let usage = Usage { bytes_in: Some(received), bytes_out: Some(sent), ..Usage::default() };
         let events = span.ended(status, code, None, usage, BTreeMap::new());
         self.stack.spool.spans.record(self.kind, &events);
     }
@@ -235,7 +241,7 @@ impl Body for Counted {
         };
         Poll::Ready(match polled {
             Some(Ok(frame)) => {
-                this.passing.bytes_in += frame.data_ref().map_or(0, |data| data.len() as u64);
+                this.passing.carried.received += frame.data_ref().map_or(0, |data| data.len() as u64);
                 let frame = stripped(frame);
                 if frame.is_trailers() || this.body.is_end_stream() {
                     this.passing.end(SpanStatus::Ok);

@@ -18,6 +18,7 @@ use super::{Stack, now};
 use crate::api_server;
 use crate::listen::{Tunnel, TunnelEnd};
 use crate::permit::{Allowed, Permit};
+use crate::spool::Kind;
 
 /// Decides about a tunnel and carries it; a refused one is closed.
 pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
@@ -52,13 +53,9 @@ pub(super) async fn carry(stack: Arc<Stack>, tunnel: Tunnel) {
         return;
     }
     let began = Instant::now();
-    let mut passing =
-        Passing { stack: Arc::clone(&stack), span: Some(record), kind: crate::spool::Kind::Kept, status: 200, bytes_in: 0, bytes_out: 0 };
-    match tunnel.run(Permit::session(Allowed::by_policy()), &stack.upstream).await {
-        Ok(TunnelEnd::Carried(carried)) => {
-            (passing.bytes_in, passing.bytes_out) = (carried.received, carried.sent);
-            passing.end(SpanStatus::Ok);
-        }
+    let mut passing = Passing::new(Arc::clone(&stack), record, Kind::Kept, 200);
+    match tunnel.run(Permit::session(Allowed::by_policy()), &stack.upstream, &mut passing.carried).await {
+        Ok(TunnelEnd::Carried) => passing.end(SpanStatus::Ok),
         // Each of its requests has a span of its own.
         Ok(TunnelEnd::ReadAfterAll) => drop(passing.span.take()),
         Err(error) => {
