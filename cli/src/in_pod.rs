@@ -8,6 +8,7 @@ use crate::roles::sidecar::SidecarArgs;
 /// What runs in an injected pod beside the agent.
 #[derive(Debug, Parser)]
 #[command(name = "kybernis", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, once")]
 pub(crate) enum InPod {
     /// Decide, send and record every call of the pod
     Sidecar(SidecarArgs),

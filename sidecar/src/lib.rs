@@ -1,6 +1,7 @@
 //! The egress proxy: how an agent's bytes come in, how permitted bytes go out, and the decision stack between the two.
 
 mod admin;
+mod api;
 mod api_server;
 pub mod arrival;
 pub mod body;

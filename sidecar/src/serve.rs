@@ -13,6 +13,7 @@ use kybernis_core::ids::BootId;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
 use crate::api_server::ApiServer;
 use crate::boot_clock::BootClock;
 use crate::control::{self, Control, ControlError};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub dns_udp: Vec<UdpSocket>,
     /// The same over TCP.
     pub dns_tcp: Vec<TcpListener>,
+    /// Where an SDK in the pod reaches the ledger's `/infra`.
+    pub api: Vec<TcpListener>,
     /// Probes and metrics.
     pub admin: Option<TcpListener>,
     /// A folder of the sidecar's own (0700): the authority's key and the spool.
@@ -111,6 +114,7 @@ pub struct Sidecar {
     spool: Spool,
     stack: Arc<Stack>,
     listeners: Arc<Listeners<Stack>>,
+    api: Api,
     closing: CancellationToken,
 }
 
@@ -176,10 +180,14 @@ impl Sidecar {
                 tracing::error!(%error, "names are no longer answered");
             }
         });
+        let api = Api::new(control.clone(), closing.clone());
+        for listener in settings.api {
+            api.listen(listener).map_err(StartError::Listener)?;
+        }
         if let Some(listener) = settings.admin {
             admin::spawn(listener, control.clone(), spool.clone(), closing.clone()).map_err(StartError::Listener)?;
         }
-        Ok(Self { control, spool, stack, listeners, closing })
+        Ok(Self { control, spool, stack, listeners, api, closing })
     }
 
     /// Waits until the bundle lies there and the first PolicySet is in force.
@@ -213,11 +221,12 @@ impl Sidecar {
     async fn drained(&self) {
         self.listeners.close().await;
         self.stack.drained().await;
+        self.api.drained().await;
     }
 }
 
 fn own_addresses(settings: &Settings) -> io::Result<Vec<SocketAddr>> {
-    let listeners = settings.proxy.iter().chain(&settings.redirect).chain(&settings.dns_tcp).chain(&settings.admin);
+    let listeners = settings.proxy.iter().chain(&settings.redirect).chain(&settings.dns_tcp).chain(&settings.api).chain(&settings.admin);
     listeners.map(TcpListener::local_addr).collect()
 }
 

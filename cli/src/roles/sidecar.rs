@@ -54,6 +54,9 @@ pub(crate) struct SidecarArgs {
     /// Where redirected questions about names arrive, over UDP and TCP; several with commas between them
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_DNS_LISTEN", value_delimiter = ',')]
     dns_listen: Vec<String>,
+    /// Where programs in the pod reach the ledger's /infra, as an agent; several with commas between them
+    #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_API_LISTEN", value_delimiter = ',')]
+    api_listen: Vec<String>,
     /// Where probes and metrics are asked for
     #[arg(long, value_name = "ADDRESS:PORT", env = "KYBERNIS_ADMIN_LISTEN")]
     admin_listen: Option<String>,
@@ -90,6 +93,8 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
     } else {
         (None, listeners(&args, &mut problems))
     };
+    // Of the pod alone: a supervisor, whose agent has the ledger itself within reach, hands none over.
+    let api = to_be_had(&args.api_listen).filter_map(|address| problems.listen("--api-listen", address)).collect();
     let admin = args.admin_listen.as_ref().and_then(|address| problems.listen("--admin-listen", address));
     let complete = || Some((filter?, data?, bundle?, args.ledger.clone()?, ca?, token?));
     let (filter, data, bundle, address, ca, token) = problems.settle(complete())?;
@@ -101,6 +106,7 @@ pub(crate) async fn run(args: SidecarArgs) -> anyhow::Result<()> {
         redirect: sockets.listeners(Purpose::Redirect),
         dns_udp: sockets.datagrams(Purpose::DnsUdp),
         dns_tcp: sockets.listeners(Purpose::DnsTcp),
+        api,
         admin,
         data,
         bundle,

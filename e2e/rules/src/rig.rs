@@ -143,6 +143,7 @@ impl Rig {
             redirect: Vec::new(),
             dns_udp: Vec::new(),
             dns_tcp: Vec::new(),
+            api: Vec::new(),
             admin: None,
             data: folder.join("data"),
             bundle: folder.join("bundle"),

@@ -12,8 +12,10 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::io::InspectReader;
 
 use super::{ControlError, Settings};
 use crate::resolve::Resolve;
@@ -31,15 +33,30 @@ pub(super) struct Connector {
     resolver: Arc<dyn Resolve>,
     name: ServerName<'static>,
     ca: PathBuf,
+    connections: watch::Sender<usize>,
+}
+
+/// Counted for as long as it is there.
+struct Connection(watch::Sender<usize>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.send_modify(|connections| *connections -= 1);
+    }
 }
 
 impl Connector {
     /// Refuses what could never become a connection.
     pub(super) fn new(settings: &Settings, resolver: Arc<dyn Resolve>) -> Result<Self, ControlError> {
         let name = ServerName::try_from(settings.server_name.clone()).map_err(|_| ControlError::Name(settings.server_name.clone()))?;
-        let connector = Self { resolver, name, ca: settings.ca.clone() };
+        let connector = Self { resolver, name, ca: settings.ca.clone(), connections: watch::Sender::new(0) };
         connector.tls()?;
         Ok(connector)
+    }
+
+    /// How many connections there are now.
+    pub(super) fn connections(&self) -> watch::Receiver<usize> {
+        self.connections.subscribe()
     }
 
     /// Trusts whom the file names now.
@@ -50,7 +67,10 @@ impl Connector {
     }
 
     /// To the first of the name's addresses that answers.
-    pub(super) async fn connect(&self, uri: Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    pub(super) async fn connect(
+        &self,
+        uri: Uri,
+    ) -> io::Result<TokioIo<InspectReader<TlsStream<TcpStream>, impl FnMut(&[u8]) + Send + use<>>>> {
         let tls = self.tls().map_err(|error| {
             tracing::warn!(%error, "the ledger's CA cannot be read again");
             io::Error::other(error)
@@ -62,7 +82,13 @@ impl Connector {
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err(io::Error::other("what answers there does not agree to speak HTTP/2"));
         }
-        Ok(TokioIo::new(stream))
+        self.connections.send_modify(|connections| *connections += 1);
+        let connection = Connection(self.connections.clone());
+        // Nothing is inspected: it takes the count along, and ends it when the stream goes.
+        let counted = move |_: &[u8]| {
+            let _ = &connection;
+        };
+        Ok(TokioIo::new(InspectReader::new(stream, counted)))
     }
 
     async fn reach(&self, uri: &Uri) -> io::Result<TcpStream> {

@@ -4,6 +4,7 @@ mod asking;
 mod connect;
 #[cfg(test)]
 pub(crate) mod fake;
+mod infra;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use tonic::{Code, Status};
 
 use self::asking::Asking;
 use self::connect::Connector;
+pub(crate) use self::infra::{Answer as InfraAnswer, Unanswered};
 pub use self::policy::{SNAPSHOT_TTL, Snapshot};
 use self::token::Token;
 use crate::resolve::Resolve;
@@ -132,18 +134,23 @@ pub struct Identity {
     pub secret: TenantSecret,
 }
 
-type Client = LedgerClient<InterceptedService<Channel, Token>>;
+/// What is sent with the pod's token.
+type Bearer = InterceptedService<Channel, Token>;
+type Client = LedgerClient<Bearer>;
 
 /// A handle on the ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     client: Client,
+    bearer: Bearer,
     asking: Asking,
     boot: BootId,
     capture: Arc<str>,
     token: Token,
     identity: watch::Receiver<Option<Arc<Identity>>>,
     policy: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// To the ledger, open now.
+    connections: watch::Receiver<usize>,
     /// Ends the stream by which the ledger knows that this sidecar lives.
     in_touch: CancellationToken,
 }
@@ -155,6 +162,7 @@ impl Control {
     /// When the files cannot be read or the address is not one. A ledger that is away is no error.
     pub fn start(settings: &Settings, resolver: Arc<dyn Resolve>, boot: BootId) -> Result<Self, ControlError> {
         let connector = Arc::new(Connector::new(settings, resolver)?);
+        let connections = connector.connections();
         let connect = move |uri| {
             let connector = Arc::clone(&connector);
             async move { connector.connect(uri).await }
@@ -166,13 +174,23 @@ impl Control {
             .keep_alive_timeout(PING_TIMEOUT)
             .connect_with_connector_lazy(tower::service_fn(connect));
         let token = Token::read(&settings.token)?;
-        let client = LedgerClient::with_interceptor(channel, token.clone())
-            .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX);
+        let bearer = InterceptedService::new(channel, token.clone());
+        let client = LedgerClient::new(bearer.clone()).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
         let (tell_identity, identity) = watch::channel(None);
         let (tell_policy, policy) = watch::channel(None);
         let (asking, in_touch) = (Asking::new(client.clone(), token.clone()), CancellationToken::new());
-        let control = Self { client, asking, boot, capture: settings.capture.as_str().into(), token, identity, policy, in_touch };
+        let control = Self {
+            client,
+            bearer,
+            asking,
+            boot,
+            capture: settings.capture.as_str().into(),
+            token,
+            identity,
+            policy,
+            connections,
+            in_touch,
+        };
         let this = control.clone();
         let in_touch = control.in_touch.clone();
         tokio::spawn(in_touch.run_until_cancelled_owned(async move {

@@ -43,7 +43,7 @@ impl Token {
     }
 
     /// Takes up a rotated token; what cannot be read leaves the last one in force.
-    fn read_again(&self) {
+    pub(super) fn read_again(&self) {
         match value(&self.file) {
             Ok(value) => self.value.store(Arc::new(value)),
             Err(error) => tracing::warn!(%error, "the token cannot be read again"),

@@ -55,6 +55,7 @@ async fn what_never_ends_is_on_record_with_what_it_has_carried() {
         redirect: Vec::new(),
         dns_udp: Vec::new(),
         dns_tcp: Vec::new(),
+        api: Vec::new(),
         admin: None,
         data: place.path().join("data"),
         bundle: place.path().join("bundle"),

@@ -24,7 +24,7 @@ use crate::boot_clock::BootInstant;
 use crate::control::{Backoff, CallError, Identity};
 
 /// How long a call is held while the ledger is away, before it fails closed.
-pub(super) const HOLD: Duration = Duration::from_secs(10);
+pub(crate) const HOLD: Duration = Duration::from_secs(10);
 /// How long a call waits for another's flight.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the ledger holds one ask; a longer hold asks anew, because `send_by` counts from the ask.
