@@ -4,7 +4,6 @@
 mod bodies;
 mod deadlines;
 mod deliveries;
-mod drained;
 mod intercepted;
 mod proofs;
 mod proxied;
@@ -12,3 +11,4 @@ mod redirected;
 mod rig;
 mod silent;
 mod smuggling;
+mod whole;

@@ -1,5 +1,6 @@
-//! What is still open when a sidecar's time to finish is over.
+//! A whole sidecar before a ledger of the test's own: how it ends, and what leads into itself.
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use kybernis_core::ksp::{KspEvent, SpanStatus};
@@ -10,6 +11,45 @@ use tokio::net::TcpStream;
 use super::rig::{exchange, far_side};
 use crate::control::fake::{Ca, Place};
 use crate::serve::{Settings, Sidecar};
+
+/// The sidecar, its proxy and its local API.
+async fn start(place: &Place, ca: &Ca) -> (Sidecar, SocketAddr, SocketAddr) {
+    let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (proxy, api) = (bind(), bind());
+    let addresses = [&proxy, &api].map(|listener| listener.local_addr().unwrap());
+    let settings = Settings {
+        proxy: vec![proxy],
+        redirect: Vec::new(),
+        dns_udp: Vec::new(),
+        dns_tcp: Vec::new(),
+        api: vec![api],
+        admin: None,
+        data: place.path().join("data"),
+        bundle: place.path().join("bundle"),
+        roots: Vec::new(),
+        kept_names: None,
+        api_server: None,
+        control: place.settings(&ca.pem),
+    };
+    let sidecar = Sidecar::start(settings).await.unwrap();
+    sidecar.ready().await;
+    (sidecar, addresses[0], addresses[1])
+}
+
+#[tokio::test]
+async fn the_local_api_is_reached_directly_and_not_through_the_proxy() {
+    let (ca, place) = (Ca::new(), Place::new());
+    let _ledger = place.ledger(&ca);
+    let (_sidecar, proxy, api) = start(&place, &ca).await;
+    let asked = async |at: SocketAddr, target: &str| {
+        let mut agent = TcpStream::connect(at).await.unwrap();
+        exchange(&mut agent, &format!("GET {target} HTTP/1.1\r\nHost: {api}\r\n\r\n"), "}").await
+    };
+    let direct = asked(api, "/infra/runs").await;
+    assert!(direct.starts_with("HTTP/1.1 200 "), "{direct}");
+    let around = asked(proxy, &format!("http://{api}/infra/runs")).await;
+    assert!(around.starts_with("HTTP/1.1 502 "), "{around}");
+}
 
 fn audit() -> Policy {
     Policy {
@@ -48,25 +88,7 @@ async fn what_never_ends_is_on_record_with_what_it_has_carried() {
     place.policy.policies.push(audit());
     let ledger = place.ledger(&ca);
     let far = far_side(|_, stream| endless(stream)).await;
-    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = proxy.local_addr().unwrap();
-    let settings = Settings {
-        proxy: vec![proxy],
-        redirect: Vec::new(),
-        dns_udp: Vec::new(),
-        dns_tcp: Vec::new(),
-        api: Vec::new(),
-        admin: None,
-        data: place.path().join("data"),
-        bundle: place.path().join("bundle"),
-        roots: Vec::new(),
-        kept_names: None,
-        api_server: None,
-        control: place.settings(&ca.pem),
-    };
-    let sidecar = Sidecar::start(settings).await.unwrap();
-    sidecar.ready().await;
-
+    let (sidecar, address, _) = start(&place, &ca).await;
     let mut open = Vec::new();
     let calls = [
         format!("GET http://{far}/stream HTTP/1.1\r\nHost: {far}\r\n\r\n"),
