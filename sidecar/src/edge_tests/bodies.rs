@@ -9,7 +9,8 @@ use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
-use super::rig::{Rig, answering, client, effect, exchange, far_server, far_side, post, read_request, target};
+use super::far::{answering, far_server, far_side, read_request};
+use super::rig::{Rig, client, effect, exchange, post, target};
 use crate::body::SendBody;
 use crate::boot_clock::BootClock;
 use crate::permit::{Allowed, Permit};

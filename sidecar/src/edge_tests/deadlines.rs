@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::rig::{client, echoing, effect, far_side, generous, post, proof, read_request, target};
+use super::far::{echoing, far_side, read_request};
+use super::rig::{client, effect, generous, post, proof, target};
 use crate::body::{BodyError, SendBody};
 use crate::boot_clock::{BootClock, BootInstant};
 use crate::permit::{Allowed, Granted, Permit};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use super::rig::{Rig, agent_tls, answering, connected, exchange, far_server, far_side, read_request};
+use super::far::{answering, far_server, far_side, read_request};
+use super::rig::{Rig, agent_tls, connected, exchange};
 use crate::delivery::{Delivery, ReadToEnd};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::rig::{Rig, agent_tls, connected, curl, echoing, far_ca, far_side};
+use super::far::{echoing, far_ca, far_side};
+use super::rig::{Rig, agent_tls, connected, curl};
 use crate::arrival::TlsTreatment;
 
 const BOTH: &[&[u8]] = &[b"h2", b"http/1.1"];

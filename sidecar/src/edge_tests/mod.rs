@@ -4,6 +4,7 @@
 mod bodies;
 mod deadlines;
 mod deliveries;
+mod far;
 mod intercepted;
 mod proofs;
 mod proxied;

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::rig::{answering, client, echoing, effect, far_side, generous, post, proof, read_request, target};
+use super::far::{answering, echoing, far_side, read_request};
+use super::rig::{client, effect, generous, post, proof, target};
 use crate::body::SendBody;
 use crate::boot_clock::BootClock;
 use crate::permit::{Allowed, Granted, Permit};

@@ -2,7 +2,8 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::rig::{Rig, answering, connected, exchange, far_side, read_request};
+use super::far::{answering, far_side, read_request};
+use super::rig::{Rig, connected, exchange};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok";
 

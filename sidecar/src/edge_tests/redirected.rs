@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::rig::{Rig, agent_tls, answering, connected, echoing, exchange, far_side};
+use super::far::{answering, echoing, far_side};
+use super::rig::{Rig, agent_tls, connected, exchange};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::rig::{Rig, agent_tls, answering, connected, echoing, exchange, far_side};
+use super::far::{answering, echoing, far_side};
+use super::rig::{Rig, agent_tls, connected, exchange};
 use crate::listen::{TunnelEnd, TunnelError};
 use crate::session::Carried;
 

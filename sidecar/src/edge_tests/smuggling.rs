@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::AsyncReadExt as _;
 
-use super::rig::{Rig, exchange, far_side};
+use super::far::far_side;
+use super::rig::{Rig, exchange};
 
 #[tokio::test]
 async fn no_byte_of_an_ambiguous_message_leaves() {

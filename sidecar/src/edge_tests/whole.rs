@@ -8,7 +8,8 @@ use kybernis_core::policy::{DefaultVerdict, Level, Mode, Origin, Policy, Selecto
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::rig::{exchange, far_side};
+use super::far::far_side;
+use super::rig::exchange;
 use crate::control::fake::{Ca, Place};
 use crate::serve::{Settings, Sidecar};
 

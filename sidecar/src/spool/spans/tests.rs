@@ -2,6 +2,7 @@ use kybernis_core::ids::{RunId, SpanId};
 use kybernis_core::ksp::{SpanStart, SpanType};
 use kybernis_core::time::Timestamp;
 
+use super::earlier::deliver_batch;
 use super::*;
 
 fn span(name: &str, filler: usize) -> KspEvent {
