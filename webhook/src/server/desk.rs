@@ -68,7 +68,10 @@ impl Desk {
     /// Answers one request.
     pub(crate) async fn answer<B: Body<Data = Bytes, Error: std::fmt::Display>>(&self, request: Request<B>) -> Response<Full<Bytes>> {
         let Some(endpoint) = Endpoint::at(request.uri().path()) else {
-            return refuse(Wrong::new(StatusCode::NOT_FOUND, format!("there are {}", Endpoint::ALL.map(Endpoint::path).join(", "))));
+            return refuse(Wrong::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no such endpoint, only {}", Endpoint::ALL.map(Endpoint::path).join(", ")),
+            ));
         };
         if request.method() != Method::POST {
             let mut response = refuse(Wrong::new(StatusCode::METHOD_NOT_ALLOWED, "reviews are sent with POST"));

@@ -9,20 +9,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desk::Desk;
+use super::places::{Place, Places};
 use super::status::Status;
 
 /// Connections at a time: each API server keeps a few open, and opens more in a burst.
-const CONNECTIONS_MAX: usize = 256;
-/// For a handshake: a slow one holds a place.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
-/// For a request's head, and between two requests. API servers drop idle connections after 90 s (`IdleConnTimeout`), and a request must
-/// not meet a connection that we close, so ours is longer.
+pub(crate) const CONNECTIONS_MAX: usize = 256;
+/// From the connection to the end of the first request's head, the handshake between them: API servers connect when they have something
+/// to ask.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+/// For a later request's head, and between two requests. API servers drop idle connections after 90 s (`IdleConnTimeout`), and a request
+/// must not meet a connection that we close, so ours is longer.
 const HEAD_PATIENCE: Duration = Duration::from_secs(120);
 /// A head; API servers send some hundred bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -33,30 +34,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `closing`, and then what is under way.
 pub(crate) async fn serve(listener: TcpListener, tls: TlsAcceptor, desk: Arc<Desk>, status: Status, closing: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::new(CONNECTIONS_MAX);
     let connections = TaskTracker::new();
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let (stream, _) = listener.accept().await?;
+            Ok::<_, std::io::Error>((stream, places.take().await))
         };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = accepted => accepted,
             () = closing.cancelled() => break,
         };
-        match (place, accepted) {
-            (Ok(place), Ok((stream, _))) => {
+        match accepted {
+            Ok((stream, place)) => {
                 let (tls, desk, status, closing) = (tls.clone(), Arc::clone(&desk), status.clone(), closing.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, desk, status, closing).await;
-                    drop(place);
+                    tokio::select! {
+                        () = connection(stream, tls, desk, status, &place, closing) => {}
+                        () = place.must_leave() => tracing::warn!("a connection that asks nothing is closed: another needs its place"),
+                        () = overstay(&place) => tracing::debug!("a connection is closed: it has asked nothing"),
+                    }
                 });
             }
-            (_, Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            (Err(_), Ok(_)) => break,
         }
     }
     connections.close();
@@ -65,22 +68,30 @@ pub(crate) async fn serve(listener: TcpListener, tls: TlsAcceptor, desk: Arc<Des
     }
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, desk: Arc<Desk>, status: Status, closing: CancellationToken) {
+/// Until somebody has been here too long without a request.
+async fn overstay(place: &Place) {
+    if tokio::time::timeout(FIRST_PATIENCE, place.has_asked()).await.is_ok() {
+        std::future::pending().await
+    }
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, desk: Arc<Desk>, status: Status, place: &Place, closing: CancellationToken) {
     // Answers are small; waiting for more to send would only add latency.
     drop(stream.set_nodelay(true));
-    let stream = match tokio::time::timeout(HANDSHAKE_PATIENCE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+    let stream = match tls.accept(stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
             // What an API server says that does not trust us ends here too.
             tracing::warn!(%error, "a handshake failed");
             return;
         }
-        Err(_) => return,
     };
     let service = service_fn(move |request| {
         let (desk, status) = (Arc::clone(&desk), status.clone());
         async move {
+            place.asked();
             let mut response = desk.answer(request).await;
+            place.answered();
             if status.is_closing() {
                 // An API server keeps its connections whatever becomes of the Service's endpoints.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

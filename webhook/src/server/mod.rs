@@ -10,6 +10,7 @@ mod listen;
 mod metrics;
 mod namespaces;
 mod objects;
+mod places;
 mod pods;
 mod review;
 mod status;

@@ -17,6 +17,7 @@ use crate::server::certificates::provided::Provided;
 use crate::server::certificates::rotation::{Lifetimes, Seen, State, step};
 use crate::server::certificates::serving::Serving;
 use crate::server::desk::BODY_MAX;
+use crate::server::listen::CONNECTIONS_MAX;
 use crate::server::namespaces::{Namespaces, namespaces};
 use crate::server::status::Status;
 use crate::server::{Certificates, DecisionKey, Server, Settings};
@@ -189,6 +190,65 @@ async fn what_is_no_http_or_no_tls_ends() {
     drop(stream.write_all(long.as_bytes()).await);
     assert!(self::answer(&mut stream).await.starts_with("HTTP/1.1 431"));
     assert_eq!(Client::connect(server.address, trust).await.unwrap().inject().await.unwrap().0, 200);
+    server.end().await;
+}
+
+/// Well below the patience for whoever asks nothing.
+const PROMPTLY: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn whoever_fills_all_places_and_asks_nothing_keeps_nobody_waiting() {
+    let server = start(trading()).await;
+    let trust = serve(&server);
+    let mut asking = Client::connect(server.address, trust.clone()).await.unwrap();
+    assert_eq!(asking.inject().await.unwrap().0, 200);
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS_MAX / 2 {
+        idle.push(super::client::raw(server.address, trust.clone()).await);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let answers = async {
+        let mut client = Client::connect(server.address, trust.clone()).await?;
+        Ok::<_, String>((client.inject().await?.0, asking.inject().await?.0))
+    };
+    let answers = tokio::time::timeout(PROMPTLY, answers).await.expect("an answer in time");
+    assert_eq!(answers, Ok((200, 200)), "and who has asked keeps its connection");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn whoever_has_asked_once_and_idles_keeps_nobody_waiting() {
+    let server = start(trading()).await;
+    let trust = serve(&server);
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut client = Client::connect(server.address, trust.clone()).await.unwrap();
+        assert_eq!(client.inject().await.unwrap().0, 200);
+        idle.push(client);
+    }
+    let answer = async { Client::connect(server.address, trust).await?.inject().await };
+    assert_eq!(tokio::time::timeout(PROMPTLY, answer).await.expect("an answer in time").unwrap().0, 200);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn patience_is_short_until_the_first_request_and_longer_than_an_api_servers_between_two() {
+    let server = start(trading()).await;
+    let trust = serve(&server);
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut idle = super::client::raw(server.address, trust.clone()).await;
+    let mut asked = Client::connect(server.address, trust).await.unwrap();
+    assert_eq!(asked.inject().await.unwrap().0, 200);
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    assert_eq!((answer(&mut silent).await, answer(&mut idle).await), (String::new(), String::new()));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    tokio::time::advance(Duration::from_secs(90)).await;
+    tokio::time::resume();
+    assert_eq!(asked.inject().await.unwrap().0, 200);
     server.end().await;
 }
 
