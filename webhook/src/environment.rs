@@ -52,7 +52,7 @@ pub(crate) fn wanted(identity: &Identity) -> Vec<Wanted> {
         let source = match variable.value {
             Value::Bundle => file(BUNDLE_FILE),
             Value::JavaOptions => return Wanted { name: variable.name, value: Demand::Contains(java_options()) },
-            Value::Proxy => Source::Literal(format!("http://{LOOPBACK}:{}", ports::PROXY)),
+            Value::Proxy => proxy(),
             Value::NoProxy => Source::Literal(NO_PROXY.join(",")),
             Value::WithProxy(text) => Source::literal(text),
             Value::Identity(fact) => self::fact(fact, identity),
@@ -62,6 +62,16 @@ pub(crate) fn wanted(identity: &Identity) -> Vec<Wanted> {
         is(variable.name, source)
     }));
     wanted
+}
+
+/// Of these, what leads to the proxy: the same in every release.
+pub(crate) fn proxies() -> Vec<Wanted> {
+    let rows = VARIABLES.iter().filter(|variable| variable.value == Value::Proxy);
+    rows.map(|variable| Wanted { name: variable.name, value: Demand::Is(proxy()) }).collect()
+}
+
+fn proxy() -> Source {
+    Source::Literal(format!("http://{LOOPBACK}:{}", ports::PROXY))
 }
 
 fn fact(fact: variables::Identity, identity: &Identity) -> Source {

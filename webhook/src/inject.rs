@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::consent::{Namespace, Why};
-use crate::pass::{Passage, pass};
+use crate::pass::{Passage, Turn, pass};
 use crate::refusal::Refusal;
 
 /// What became of a pod.
@@ -31,7 +31,7 @@ pub enum Outcome {
 /// # Errors
 /// Everything that is wrong with it, each with its place, the rule and what to do.
 pub fn inject(pod: &Value, namespace: &Namespace, config: &Config) -> Result<Outcome, Refusal> {
-    let passed = pass(pod, namespace, config)?;
+    let passed = pass(pod, namespace, config, Turn::Mutating)?;
     let warnings = passed.findings.settle()?.warnings;
     Ok(match passed.outcome {
         Passage::Untouched { why, .. } => Outcome::Untouched { why, warnings },

@@ -11,6 +11,7 @@ mod capture;
 mod config;
 mod consent;
 mod environment;
+mod handover;
 mod identity;
 mod inject;
 mod json;

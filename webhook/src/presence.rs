@@ -12,7 +12,13 @@ const REWRITTEN: [&str; 4] = ["imagePullPolicy", "livenessProbe", "resources", "
 /// Fields that would change what our containers do, and that we never set.
 const HARMFUL: [&str; 3] = ["lifecycle", "envFrom", "workingDir"];
 /// Prefixes of variables that our program, its loader or its allocator reads.
-const READ: [&str; 4] = ["KYBERNIS_", "LD_", "MALLOC_", "MIMALLOC_"];
+const READ: [&str; 4] = [OWN, "LD_", "MALLOC_", "MIMALLOC_"];
+const OWN: &str = "KYBERNIS_";
+/// Fields of our containers that are the same in every release; while replicas change over, one that differed would be refused.
+const SAME: [&str; 7] = ["args", "command", "env", "name", "restartPolicy", "securityContext", "volumeMounts"];
+/// By which our program finds the ledger, says how strict it is, and lets calls to the API server pass.
+const LEADING: [&str; 6] =
+    ["KYBERNIS_API_SERVER", "KYBERNIS_CAPTURE", "KYBERNIS_LEDGER", "KYBERNIS_LEDGER_CA", "KYBERNIS_LEDGER_NAME", "KYBERNIS_TOKEN_FILE"];
 /// Where API server plug-ins and clouds put credentials into every container; nothing of ours lies there.
 const CREDENTIALS: &str = "/var/run/secrets/";
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
@@ -39,6 +45,27 @@ pub(crate) fn container_differences(expected: &Object, actual: &Value, at: &Fiel
         places.push(capabilities.iter().fold(at.clone(), |at, key| at.member(key)));
     }
     places
+}
+
+/// The same for a container that another release has injected: its image differs, and variables of ours come and go. What it runs, as
+/// whom, with which files, and which ledger it finds, is the same in all releases.
+pub(crate) fn other_container_differences(expected: &Object, actual: &Value, at: &FieldPath) -> Vec<FieldPath> {
+    let (mut expected, mut actual) = (Value::Object(expected.clone()), actual.clone());
+    let name = |variable: &Value| variable.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_same = |variable: &Value| LEADING.contains(&name(variable).as_str()) || !name(variable).starts_with(OWN);
+    for container in [&mut expected, &mut actual] {
+        container.get_mut("env").and_then(Value::as_array_mut).into_iter().for_each(|env| env.retain(is_same));
+    }
+    let Value::Object(mut expected) = expected else { return Vec::new() };
+    expected.retain(|key, _| SAME.contains(&key.as_str()));
+    container_differences(&expected, &actual, at)
+}
+
+/// The same for a volume: it is of its kind, and of its name where it has one.
+pub(crate) fn other_volume_differences(expected: &Object, actual: &Object, at: &FieldPath) -> Vec<FieldPath> {
+    let mut expected = expected.clone();
+    expected.values_mut().filter_map(Value::as_object_mut).for_each(|source| source.retain(|key, _| key == "name"));
+    volume_differences(&expected, actual, at)
 }
 
 /// What stands beside ours and would make our program do, or be, something else: a file laid over it, a variable that it or its

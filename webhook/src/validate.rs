@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::consent::{Namespace, Why};
 use crate::names::{INJECT, STATUS};
-use crate::pass::{Passage, pass};
+use crate::pass::{Passage, Turn, pass};
 use crate::path::FieldPath;
 use crate::refusal::Refusal;
 use crate::rules;
@@ -15,7 +15,7 @@ use crate::rules;
 /// # Errors
 /// All that injection would still add or refuse, and, where connections are redirected, all that would run before that.
 pub fn validate(pod: &Value, namespace: &Namespace, config: &Config) -> Result<Vec<String>, Refusal> {
-    let passed = pass(pod, namespace, config)?;
+    let passed = pass(pod, namespace, config, Turn::Validating)?;
     let mut findings = passed.findings;
     match passed.outcome {
         Passage::Untouched { why, carries_ours } => {
@@ -23,7 +23,13 @@ pub fn validate(pod: &Value, namespace: &Namespace, config: &Config) -> Result<V
             let is_opted_out = matches!(why, Why::NotAsked | Why::OptedOut | Why::HostNetwork);
             if carries_ours && is_opted_out {
                 let rule = format!("the pod carries a sidecar of Kybernis, and {why}");
-                findings.fault(FieldPath::annotation(INJECT), rule, "Set it to \"true\", or remove from the pod what Kybernis added");
+                // Under its node's network it would not be injected whatever it asks for.
+                let (path, advice) = if why == Why::HostNetwork {
+                    (FieldPath::top("spec").member("hostNetwork"), "Remove it")
+                } else {
+                    (FieldPath::annotation(INJECT), "Set it to \"true\"")
+                };
+                findings.fault(path, rule, format!("{advice}, or remove from the pod what Kybernis added"));
             }
         }
         Passage::Injected { is_again: false, .. } => {

@@ -48,6 +48,13 @@ impl<'p> Plan<'p> {
     }
 }
 
+/// What of a configuration shows in pods, in short: replicas that agree in it and in their version inject the same.
+pub(crate) fn digest(config: &Config) -> String {
+    let plan = Plan { config, capture: Capture::Strict, resources: config.resources(), log: config.log().as_str(), skip_ports: None };
+    let all = json!([plan.containers(), volumes::volumes(&plan), config.settings().default_capture]).to_string();
+    ring::digest::digest(&ring::digest::SHA256, all.as_bytes()).as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The object that a literal is.
 fn fields(value: Value) -> Object {
     match value {

@@ -33,6 +33,12 @@ pub(crate) fn others(pod: &Pod) -> impl Iterator<Item = &Container> {
     pod.all_containers().filter(|container| !CONTAINERS.contains(&container.name.as_str()))
 }
 
+/// The same, to change them.
+pub(crate) fn others_mut(pod: &mut Pod) -> impl Iterator<Item = &mut Container> {
+    let all = pod.init_containers.iter_mut().chain(&mut pod.containers);
+    all.filter(|container| !CONTAINERS.contains(&container.name.as_str()))
+}
+
 fn skip_ports(asked: &Asked, capture: Capture, findings: &mut Findings) {
     if asked.skip_ports.is_none() {
         return;
