@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use crate::build::{Built, Program};
 use crate::facts::Trust;
-use crate::ledger::{Link, ProgramError};
+use crate::ledger::{Fleet, Link, ProgramError};
 use crate::metrics::Metrics;
+use crate::reconcile::RESYNC;
 use crate::validate::{Plan, Secrets, Validated};
 
 /// The ConfigMap with the ledger's CA.
@@ -29,8 +30,8 @@ pub(crate) const MANAGER: &str = "kybernis-operator";
 
 /// Programs at a time: the ledger syncs a disk for each, and serves sidecars meanwhile.
 const PROGRAMS: usize = 4;
-/// Calls in one pass that find the ledger away before the others are left to the next pass: one tenant that it cannot store must not
-/// keep it from the others, and a ledger that is away is not asked a thousand times.
+/// Calls in one pass that find the ledger away before the others are left to the next pass, which begins behind them: tenants that it
+/// cannot store, whose answers look the same, must not keep it from the others, and a ledger that is away is not asked a thousand times.
 const AWAY_MAX: usize = 8;
 /// Writes to the API server at a time, which serves others too.
 pub(crate) const WRITES: usize = 8;
@@ -42,17 +43,37 @@ pub(crate) const GRACE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 struct Taken {
     session: u64,
+    /// What it was given, and whether it kept a part of its own.
+    given: (PolicyDigest, bool),
+    /// What is in force.
     digest: PolicyDigest,
     cluster: PolicyDigest,
     secrets: Arc<Secrets>,
     at: Instant,
+    /// When it was last given although it had taken it.
+    mended: Option<Instant>,
+}
+
+impl Taken {
+    fn is(&self, session: u64, program: &Program) -> bool {
+        self.session == session && self.given == (program.set.digest(), program.keep_own) && self.secrets == program.secrets
+    }
+
+    /// When it is to be given again, because a sidecar runs with another set and says nothing against this one: a leader that was held
+    /// up may have given the ledger its own meanwhile. A sidecar that never takes it is no reason to do so all the time.
+    fn again(&self, tenant: &str, fleet: &Fleet) -> Option<Instant> {
+        let others = fleet.of(tenant).filter(|(_, sidecar)| sidecar.error.is_empty() && sidecar.digest != self.digest.as_bytes());
+        let since = others.map(|(_, sidecar)| sidecar.since).min()?;
+        let late = self.at.max(since) + GRACE;
+        Some(self.mended.map_or(late, |mended| late.max(mended + RESYNC)))
+    }
 }
 
 /// What the ledger did not take.
 #[derive(Clone, Debug)]
 struct Refused {
     session: u64,
-    digest: PolicyDigest,
+    given: (PolicyDigest, bool),
     why: String,
 }
 
@@ -78,6 +99,8 @@ pub(crate) async fn in_time<T>(write: impl Future<Output = Result<T, kube::Error
 pub(crate) struct Programmer {
     taken: BTreeMap<String, Taken>,
     refused: BTreeMap<String, Refused>,
+    /// The tenant that the last answer was about.
+    last: String,
     /// Why the ledger could not be asked the last time.
     away: Option<String>,
 }
@@ -107,16 +130,18 @@ pub(crate) enum Trouble {
 }
 
 impl Programmer {
-    /// Gives the ledger what it does not have. Whether it has everything now.
-    pub(crate) async fn program(&mut self, link: &Link, built: &Built, validated: &Validated, metrics: &Metrics) -> bool {
+    /// Gives the ledger what it does not have at `now`. Whether it has everything then.
+    pub(crate) async fn program(&mut self, link: &Link, now: Instant, built: &Built, validated: &Validated, metrics: &Metrics) -> bool {
         self.taken.retain(|tenant, _| validated.tenants.contains_key(tenant));
         self.refused.retain(|tenant, _| validated.tenants.contains_key(tenant));
         let Some(connection) = &link.connection else {
             self.away = None;
             return false;
         };
-        let due = built.programs.iter().filter(|(tenant, program)| self.is_due(link.session, tenant, program));
-        let due: Vec<(String, Program)> = due.map(|(tenant, program)| (tenant.clone(), program.clone())).collect();
+        let due = built.programs.iter().filter(|(tenant, program)| self.is_due(link, now, tenant, program));
+        let mut due: Vec<(String, Program)> = due.map(|(tenant, program)| (tenant.clone(), program.clone())).collect();
+        let behind = due.partition_point(|(tenant, _)| *tenant <= self.last);
+        due.rotate_left(behind);
         let mut calls = futures::stream::iter(due)
             .map(|(tenant, program)| async move {
                 let answer = connection.program(program.request(&tenant), program.set.digest()).await;
@@ -127,20 +152,23 @@ impl Programmer {
         let mut away = 0;
         while let Some((tenant, program, answer)) = calls.next().await {
             metrics.programs.count(&answer);
-            let (session, digest) = (link.session, program.set.digest());
+            self.last.clone_from(&tenant);
+            let (session, given) = (link.session, (program.set.digest(), program.keep_own));
             match answer {
-                Ok(()) => {
+                Ok(digest) => {
                     tracing::info!(tenant, %digest, "the ledger has taken a set");
+                    let taken_at = Instant::now();
+                    let before = self.taken.get(&tenant).filter(|before| before.digest == digest);
                     // One that is only given again, after a connection was lost, is nothing that sidecars need time for.
-                    let again = self.taken.get(&tenant).filter(|before| before.digest == digest).map(|before| before.at);
+                    let at = before.map_or(taken_at, |before| before.at);
+                    let mended = before.and_then(|before| if before.is(session, &program) { Some(taken_at) } else { before.mended });
                     let (cluster, secrets) = (program.set.cluster(), Arc::clone(&program.secrets));
-                    let at = again.unwrap_or_else(Instant::now);
                     self.refused.remove(&tenant);
-                    self.taken.insert(tenant, Taken { session, digest, cluster, secrets, at });
+                    self.taken.insert(tenant, Taken { session, given, digest, cluster, secrets, at, mended });
                 }
                 Err(ProgramError::Refused(why)) => {
-                    tracing::error!(tenant, %digest, error = why, "the ledger does not take a set");
-                    self.refused.insert(tenant, Refused { session, digest, why });
+                    tracing::error!(tenant, digest = %given.0, error = why, "the ledger does not take a set");
+                    self.refused.insert(tenant, Refused { session, given, why });
                 }
                 Err(ProgramError::Away(why)) => {
                     tracing::warn!(tenant, error = why, "the ledger cannot be given a set");
@@ -155,14 +183,18 @@ impl Programmer {
         away == 0
     }
 
-    fn is_due(&self, session: u64, tenant: &str, program: &Program) -> bool {
-        let digest = program.set.digest();
-        let refused = self.refused.get(tenant).is_some_and(|refused| refused.session == session && refused.digest == digest);
-        let taken = self
-            .taken
-            .get(tenant)
-            .is_some_and(|taken| taken.session == session && taken.digest == digest && taken.secrets == program.secrets);
-        !refused && !taken
+    fn is_due(&self, link: &Link, now: Instant, tenant: &str, program: &Program) -> bool {
+        let given = (program.set.digest(), program.keep_own);
+        let refused = self.refused.get(tenant).is_some_and(|refused| refused.session == link.session && refused.given == given);
+        let taken = self.taken.get(tenant).filter(|taken| taken.is(link.session, program));
+        let again = || taken.zip(link.fleet.as_ref()).and_then(|(taken, fleet)| taken.again(tenant, fleet));
+        !refused && (taken.is_none() || again().is_some_and(|again| again <= now))
+    }
+
+    /// When a set that the ledger has taken may be due again, of those that were not at `now`.
+    pub(crate) fn again(&self, fleet: &Fleet, now: Instant) -> Option<Instant> {
+        let again = self.taken.iter().filter_map(|(tenant, taken)| taken.again(tenant, fleet));
+        again.filter(|again| *again > now).min()
     }
 
     /// How far every tenant is.
@@ -176,8 +208,13 @@ impl Programmer {
                     let last = taken.filter(|taken| Some(taken.cluster) == cluster).map(|taken| taken.digest);
                     (last, Some(Trouble::Held(why.clone())), None)
                 }
-                Plan::Holds { set, .. } => (Some(set.digest()), self.unsent(tenant, set.digest()), None),
-                Plan::Behind { set, why, .. } => (Some(set.digest()), self.unsent(tenant, set.digest()), Some(why.clone())),
+                Plan::Holds { set, .. } => (Some(set.digest()), self.unsent(tenant, (set.digest(), false)), None),
+                Plan::Behind { set, why, .. } => (Some(set.digest()), self.unsent(tenant, (set.digest(), false)), Some(why.clone())),
+                Plan::Kept { set, why, .. } => {
+                    let given = (set.digest(), true);
+                    let in_force = taken.filter(|taken| taken.given == given).map(|taken| taken.digest);
+                    (in_force, self.unsent(tenant, given), Some(why.clone()))
+                }
             };
             let fresh_until = taken.filter(|taken| Some(taken.digest) == digest).map(|taken| taken.at + GRACE);
             (tenant.clone(), Expected { digest, trouble, behind, fresh_until })
@@ -186,9 +223,9 @@ impl Programmer {
     }
 
     /// Why the ledger does not have this set.
-    fn unsent(&self, tenant: &str, digest: PolicyDigest) -> Option<Trouble> {
-        let refused = self.refused.get(tenant).filter(|refused| refused.digest == digest);
-        match (self.taken.get(tenant).filter(|taken| taken.digest == digest), refused) {
+    fn unsent(&self, tenant: &str, given: (PolicyDigest, bool)) -> Option<Trouble> {
+        let refused = self.refused.get(tenant).filter(|refused| refused.given == given);
+        match (self.taken.get(tenant).filter(|taken| taken.given == given), refused) {
             (_, Some(refused)) => Some(Trouble::Refused(refused.why.clone())),
             (Some(_), None) => None,
             (None, None) => Some(Trouble::Unsent(self.away.clone())),

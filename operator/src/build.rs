@@ -53,6 +53,8 @@ impl Lowering {
 pub(crate) struct Program {
     pub(crate) set: Arc<Lowering>,
     pub(crate) secrets: Arc<Secrets>,
+    /// The set is the release's part, and the tenant's own stays as the ledger has it.
+    pub(crate) keep_own: bool,
 }
 
 impl Program {
@@ -68,7 +70,7 @@ impl Program {
             tenant: tenant.to_owned(),
             policy_set: self.set.json().to_vec(),
             secrets: self.secrets.iter().map(secret).collect(),
-            keep_own: false,
+            keep_own: self.keep_own,
         }
     }
 }
@@ -83,11 +85,16 @@ pub(crate) struct Built {
 
 /// Builds.
 pub(crate) fn build(facts: &Facts, validated: &Validated) -> Built {
-    let programs = validated.tenants.iter().filter_map(|(tenant, plan)| match plan {
-        Plan::Holds { set, secrets } | Plan::Behind { set, secrets, .. } => {
-            Some((tenant.clone(), Program { set: Arc::clone(set), secrets: Arc::clone(secrets) }))
-        }
-        Plan::Held(_) => None,
+    let program = |set: &Arc<Lowering>, secrets: &Arc<Secrets>, keep_own| {
+        Some(Program { set: Arc::clone(set), secrets: Arc::clone(secrets), keep_own })
+    };
+    let programs = validated.tenants.iter().filter_map(|(tenant, plan)| {
+        let program = match plan {
+            Plan::Holds { set, secrets } | Plan::Behind { set, secrets, .. } => program(set, secrets, false),
+            Plan::Kept { set, secrets, .. } => program(set, secrets, true),
+            Plan::Held(_) => None,
+        };
+        Some((tenant.clone(), program?))
     });
     let trust = facts.trust.as_ref().map(|trust| {
         let wrong = |namespace: &&String| {

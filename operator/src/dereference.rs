@@ -18,6 +18,7 @@ pub(crate) async fn dereference(release: &str, roots: Option<&str>, watches: &Wa
         objects,
         namespaces: watches.namespaces(),
         injected: watches.injected(),
+        live: BTreeSet::new(),
         secrets,
         trust: published.map(|Trust { ca, .. }| Trust { ca, roots: roots.map(str::to_owned) }),
         copies,

@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     /// Namespaces with an injected pod.
     pub(crate) injected: BTreeSet<String>,
+    /// Tenants with a live sidecar.
+    pub(crate) live: BTreeSet<String>,
     pub(crate) secrets: BTreeMap<SecretName, SecretState>,
     /// What sidecars are to trust, once the ledger has published its CA.
     pub(crate) trust: Option<Trust>,

@@ -3,15 +3,20 @@
 //! By hand and not by a library, because of one rule: a replica that could not renew for as long as its Lease lasts steps down, also
 //! when it cannot ask anybody. It might still reach the ledger, and would give it what the cluster no longer says. Others' clocks
 //! are not believed: a Lease is over when it has not changed for its duration as seen from here.
+//!
+//! A process that was frozen wakes with another leader beside it, and its loops may run before it hears of that. So the lead carries its
+//! own end, and each call that only a leader makes looks at the clock before it goes out: [`Lead::holds`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Method, Request};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use kube::client::Body;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,6 +32,49 @@ const RENEW_WITHIN: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// For one question to the API server.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Until when this replica leads; `None` while it does not. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Lead(watch::Receiver<Option<Instant>>);
+
+impl Lead {
+    /// Nobody's yet, and who tells of it.
+    pub(crate) fn new() -> (watch::Sender<Option<Instant>>, Self) {
+        let (tell, until) = watch::channel(None);
+        (tell, Self(until))
+    }
+
+    /// Whether this replica leads at this very moment.
+    pub(crate) fn holds(&self) -> bool {
+        self.0.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Waits until this replica leads; `false` when nobody tells any more who does.
+    pub(crate) async fn gained(&mut self) -> bool {
+        self.0.wait_for(Option::is_some).await.is_ok()
+    }
+
+    /// Waits until this replica is told that it leads no more.
+    pub(crate) async fn lost(&mut self) {
+        // With nobody left to tell, it does not lead either.
+        let _ = self.0.wait_for(Option::is_none).await;
+    }
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this replica does not lead any more")]
+pub(crate) struct Deposed;
+
+/// The API server, where anybody reads and only the leader writes.
+pub(crate) fn writing(client: Client, lead: Lead) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (client, may) = (client.clone(), request.method() == Method::GET || lead.holds());
+        async move { if may { client.send(request).await } else { Err(kube::Error::Service(Box::new(Deposed))) } }
+    });
+    Client::new(service, namespace)
+}
 
 /// What is to be done about the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +132,7 @@ fn held(me: &str, found: Option<&Lease>, now: Timestamp) -> Lease {
 }
 
 /// Stands for election; returns never.
-pub(crate) async fn stand(client: Client, namespace: String, me: String, tell: Arc<watch::Sender<bool>>, metrics: Arc<Metrics>) {
+pub(crate) async fn stand(client: Client, namespace: String, me: String, tell: watch::Sender<Option<Instant>>, metrics: Arc<Metrics>) {
     let leases = Api::<Lease>::namespaced(client, &namespace);
     let mut seen = Seen::new(Instant::now());
     let mut renewed: Option<Instant> = None;
@@ -96,10 +144,10 @@ pub(crate) async fn stand(client: Client, namespace: String, me: String, tell: A
             Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be renewed"),
             Err(_) => tracing::warn!("the Lease cannot be renewed: no answer in time"),
         }
-        let leads = renewed.is_some_and(|renewed| renewed.elapsed() < RENEW_WITHIN);
-        let changed = tell.send_if_modified(|led| std::mem::replace(led, leads) != leads);
+        let until = renewed.map(|renewed| renewed + RENEW_WITHIN).filter(|until| Instant::now() < *until);
+        let (led, leads) = (tell.send_replace(until).is_some(), until.is_some());
         metrics.leading.set(leads.into());
-        if changed {
+        if led != leads {
             tracing::info!(leads, "the leader changed");
         }
         tokio::time::sleep(RETRY).await;
@@ -144,7 +192,11 @@ pub(crate) async fn step_down(client: Client, namespace: &str, me: &str) {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::{DynamicObject, Patch, PatchParams};
+    use serde_json::json;
+
     use super::*;
+    use crate::fake_api::FakeApi;
 
     fn lease(holder: Option<&str>, version: &str) -> Lease {
         let spec = LeaseSpec { holder_identity: holder.map(str::to_owned), lease_duration_seconds: Some(15), ..LeaseSpec::default() };
@@ -189,8 +241,7 @@ mod tests {
     async fn who_cannot_renew_steps_down_before_anybody_may_take_over() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
-        use http::{Request, Response};
-        use kube::client::Body;
+        use http::Response;
 
         // No Lease is ever there, so each round makes one; then nobody answers any more.
         let away = Arc::new(AtomicBool::new(false));
@@ -211,16 +262,37 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(answer.unwrap())
             }
         });
-        let (tell, mut leads) = watch::channel(false);
+        let (tell, mut lead) = Lead::new();
         let client = Client::new(service, "default");
-        let standing = stand(client, "kybernis-system".to_owned(), "me".to_owned(), Arc::new(tell), Arc::default());
+        let standing = stand(client, "kybernis-system".to_owned(), "me".to_owned(), tell, Arc::default());
         tokio::spawn(standing);
-        leads.wait_for(|leads| *leads).await.unwrap();
+        assert!(lead.gained().await);
         tokio::time::sleep(RETRY * 20 + RETRY / 2).await;
-        assert!(*leads.borrow(), "it is renewed");
+        assert!(lead.holds(), "it is renewed");
         away.store(true, Ordering::SeqCst);
         let last = Instant::now();
-        leads.wait_for(|leads| !*leads).await.unwrap();
+        let until = lead.0.borrow().unwrap();
+        assert!(until <= last + RENEW_WITHIN, "{:?}", until - last);
+        tokio::time::sleep_until(until).await;
+        assert!(!lead.holds(), "it is over whoever says so");
+        lead.lost().await;
         assert!(last.elapsed() + RETRY < DURATION, "{:?}", last.elapsed());
+    }
+
+    #[tokio::test]
+    async fn who_leads_no_more_writes_nothing_and_reads() {
+        let api = FakeApi::new();
+        api.change(|world| world.put("gates", "trading", "gate-a", json!({"spec": {}})));
+        let (tell, lead) = Lead::new();
+        let client = writing(api.client(), lead.clone());
+        let gates: Api<DynamicObject> = Api::namespaced_with(client, "trading", &crate::watch::gate());
+        let (params, denied) = (PatchParams::default(), Patch::Merge(json!({"status": {"phase": "Denied"}})));
+        let now = Instant::now();
+        for (until, holds) in [(None, false), (Some(now), false), (Some(now + Duration::from_secs(3600)), true)] {
+            tell.send_replace(until);
+            assert_eq!((lead.holds(), gates.get("gate-a").await.is_ok()), (holds, true), "{until:?}");
+            let patched = gates.patch_status("gate-a", &params, &denied).await;
+            assert_eq!((patched.is_ok(), api.world().writes.len()), (holds, usize::from(holds)), "{patched:?}");
+        }
     }
 }

@@ -45,6 +45,7 @@ use tokio::task::JoinSet;
 
 use self::decisions::Clerk;
 use self::gates::Keeper;
+use self::lead::Lead;
 use self::ledger::Ledger;
 pub use self::ledger::LedgerSettings;
 use self::metrics::Metrics;
@@ -111,18 +112,18 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     let (metrics, wakes) = (Arc::new(Metrics::default()), Wakes::default());
     let mut parts = JoinSet::new();
 
+    let (tell_lead, leads) = Lead::new();
+    parts.spawn(lead::stand(client.clone(), namespace.clone(), identity.clone(), tell_lead, Arc::clone(&metrics)));
+    let (leases, client) = (client.clone(), lead::writing(client, leads.clone()));
     let (watches, tasks) = Watches::new(&client, &wakes, &metrics);
     let (gate_watches, gate_tasks) = watches.gates(&client, &wakes, &metrics);
     for task in tasks.into_iter().chain(gate_tasks) {
         parts.spawn(task);
     }
-    let ledger = Ledger::new(wakes.clone());
+    let ledger = Ledger::new(wakes.clone(), leads.clone());
     parts.spawn(ledger.clone().follow(ledger_settings, Arc::clone(&metrics)));
     let (ready, is_ready) = tokio::sync::watch::channel(false);
     parts.spawn(admin::serve(listener, Arc::clone(&metrics), is_ready));
-    let (tell_lead, leads) = tokio::sync::watch::channel(false);
-    let standing = lead::stand(client.clone(), namespace.clone(), identity.clone(), Arc::new(tell_lead), Arc::clone(&metrics));
-    parts.spawn(standing);
     let reporter = Reporter { controller: "kybernis.io/operator".to_owned(), instance: Some(identity.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
     parts.spawn(
@@ -171,7 +172,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
     };
     // Nothing is sent any more when another replica may begin.
     parts.shutdown().await;
-    lead::step_down(client, &namespace, &identity).await;
+    lead::step_down(leases, &namespace, &identity).await;
     ended.map_or(Ok(()), |error| Err(Error::Ended(error)))
 }
 

@@ -1,5 +1,6 @@
 //! The loop: whatever changes, the whole cluster is looked at again, in phases. A burst of changes is one look.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::build::build;
 use crate::dereference::dereference;
 use crate::facts::Facts;
+use crate::lead::Lead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::status::write::Writer;
@@ -38,7 +40,7 @@ pub(crate) struct Reconciler {
     pub(crate) writer: Writer,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) wake: Arc<Notify>,
-    pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) leads: Lead,
     /// Told once all is known.
     pub(crate) ready: watch::Sender<bool>,
 }
@@ -72,12 +74,13 @@ impl Reconciler {
         self.watches.ready().await;
         self.ready.send_replace(true);
         let mut leads = self.leads.clone();
-        while leads.wait_for(|leads| *leads).await.is_ok() {
-            let mut led = self.leads.clone();
+        while leads.gained().await {
             tokio::select! {
                 () = self.lead() => {}
-                _ = led.wait_for(|leads| !*leads) => {}
+                () = leads.lost() => {}
             }
+            // What it saw last would keep an alert firing that the next leader has ended.
+            self.count(&Validated::default(), &BTreeMap::new());
         }
     }
 
@@ -95,12 +98,16 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, programmer: &mut Programmer, validator: &mut Validator) -> Pass {
-        let facts = Arc::new(dereference(&self.release, self.extra_roots.as_deref(), &self.watches, &mut self.secrets).await);
+        let mut facts = dereference(&self.release, self.extra_roots.as_deref(), &self.watches, &mut self.secrets).await;
+        facts.live = self.ledger.link().fleet.iter().flat_map(|fleet| fleet.tenants().map(str::to_owned)).collect();
+        let facts = Arc::new(facts);
         let Some(validated) = validate(validator, &facts).await else { return Pass { complete: false, again: None } };
         let built = build(&facts, &validated);
-        let link = self.ledger.link();
-        let (programmed, trusted) =
-            tokio::join!(programmer.program(&link, &built, &validated, &self.metrics), apply::trust(&self.client, &built, &self.metrics));
+        let (link, looked) = (self.ledger.link(), Instant::now());
+        let (programmed, trusted) = tokio::join!(
+            programmer.program(&link, looked, &built, &validated, &self.metrics),
+            apply::trust(&self.client, &built, &self.metrics)
+        );
         let expected = programmer.expected(&validated);
         self.count(&validated, &expected);
         // Sidecars may have taken the sets while the last one was sent.
@@ -110,10 +117,11 @@ impl Reconciler {
         let round = self.writer.write(&view, &self.metrics).await;
         // A ledger that is not connected wakes us when it is.
         let programmed = programmed || link.connection.is_none();
-        Pass { complete: programmed && trusted && round.all_written, again: round.again }
+        let again = link.fleet.as_deref().and_then(|fleet| programmer.again(fleet, looked));
+        Pass { complete: programmed && trusted && round.all_written, again: [again, round.again].into_iter().flatten().min() }
     }
 
-    fn count(&self, validated: &Validated, expected: &std::collections::BTreeMap<String, apply::Expected>) {
+    fn count(&self, validated: &Validated, expected: &BTreeMap<String, apply::Expected>) {
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let held = |expected: &&apply::Expected| expected.behind.is_some() || matches!(expected.trouble, Some(apply::Trouble::Held(_)));
         self.metrics.tenants_programmed.set(number(expected.values().filter(|expected| expected.trouble.is_none()).count()));
@@ -155,8 +163,47 @@ pub(crate) async fn settle(wake: &Notify) {
 }
 
 #[cfg(test)]
+pub(crate) mod stage;
+
+#[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::fake_api::FakeApi;
+    use crate::fixtures::live;
+    use crate::ledger::fake::{Rig, synced};
+    use crate::metrics::Outcome;
+
+    #[tokio::test]
+    async fn who_leads_no_more_says_nothing_of_the_cluster() {
+        let (api, rig) = (FakeApi::new(), Rig::start().await);
+        api.change(|world| {
+            world.put("namespaces", "", "trading", json!({}));
+            world.put("policies", "trading", "broken", json!({"spec": {"mode": "Sometimes"}}))
+        });
+        let _parts = stage::operate(&api, &rig);
+        let told = |metrics: &Metrics| {
+            [&metrics.tenants_held, &metrics.tenants_programmed, &metrics.objects, &metrics.objects_refused].map(|number| number.get())
+        };
+        rig.until_counted(|metrics| told(metrics) == [1, 0, 1, 1]).await;
+        rig.tell_lead.send_replace(None);
+        rig.until_counted(|metrics| told(metrics) == [0; 4]).await;
+    }
+
+    #[tokio::test]
+    async fn what_another_leader_overwrote_is_given_again_though_nothing_happens() {
+        let (api, rig) = (FakeApi::new(), Rig::start().await);
+        let opted_in = json!({"metadata": {"labels": {"kybernis.io/inject": "enabled"}}});
+        api.change(|world| world.put("namespaces", "", "trading", opted_in));
+        let _tell = rig.stream([Ok(live("trading", "pod", b"another leader's", "")), synced()]);
+        let _parts = stage::operate(&api, &rig);
+        rig.until_counted(|metrics| metrics.programs.total(Outcome::Done) == 1).await;
+        tokio::time::pause();
+        tokio::time::advance(apply::GRACE).await;
+        tokio::time::resume();
+        rig.until_counted(|metrics| metrics.programs.total(Outcome::Done) == 2).await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one_look_and_one_without_end_is_looked_at_now_and_then() {

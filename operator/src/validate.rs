@@ -2,9 +2,12 @@
 //! needs, so that building cannot fail.
 //!
 //! Every object is held to the rules of the folder's reader, together with the others that its agents run with: the release's and
-//! its own namespace's. What was found of a namespace is kept until one of those objects changes. Where a namespace's own do not
-//! hold, those that last held stay in force, under the release's objects as they are now: nobody keeps the cluster's rules off by
-//! breaking an object of his own.
+//! its own namespace's. What was found of a namespace is kept until one of those objects changes.
+//!
+//! Where a namespace's own do not hold, those that last held stay in force, under the release's objects as they are now: nobody keeps
+//! the cluster's rules off by breaking an object of his own. Which those are is known here while this replica leads
+//! ([`Plan::Behind`]); else the ledger has them, and is given the release's alone ([`Plan::Kept`]). While one of the release's own does
+//! not hold, everybody keeps what the ledger has ([`Plan::Held`]).
 
 mod judge;
 
@@ -54,7 +57,10 @@ pub(crate) enum Plan {
     Holds { set: Arc<Lowering>, secrets: Arc<Secrets> },
     /// Objects of its own do not hold, the text names them: it runs with those that last held, and the release's of today.
     Behind { set: Arc<Lowering>, secrets: Arc<Secrets>, why: String },
-    /// Its last good set stays in force; the text names the culprit.
+    /// Objects of its own do not hold, and which last held is known to the ledger alone: that part stays as it was last given, under the
+    /// release's of today.
+    Kept { set: Arc<Lowering>, secrets: Arc<Secrets>, why: String },
+    /// What the ledger has for it stays in force; the text names the culprit.
     Held(String),
 }
 
@@ -100,15 +106,20 @@ impl Validator {
                 None => blame(by_namespace.get(namespace.as_str()), &mut faults, &no_tenant(facts, namespace)),
             }
         }
+        let kept = |why: String| match (&cluster_held, &cluster.set) {
+            (Some(why), _) => Plan::Held(why.clone()),
+            (None, Some(set)) => Plan::Kept { set: Arc::clone(set), secrets: secrets_of(facts, set), why },
+            (None, None) => Plan::Held(why),
+        };
         let mut tenants = BTreeMap::new();
         for (tenant, members) in members {
             let owners: Vec<&str> = members.into_iter().filter(|namespace| judged.contains_key(namespace)).collect();
             let plan = match owners.as_slice() {
                 // Its objects go first, and its pods may act until they are gone.
-                _ if is_ending(facts, tenant) => Plan::Held(format!("Namespace {tenant} is being deleted.")),
-                [] => plan(facts, &cluster, None, None, cluster_held.as_ref()),
+                _ if is_ending(facts, tenant) => kept(format!("a namespace of tenant {tenant} is being deleted.")),
+                [] => plan(facts, &cluster, None, None, &kept),
                 [owner] => match judged.get(owner) {
-                    Some((verdict, held, last_good)) => plan(facts, verdict, held.as_ref(), last_good.as_ref(), cluster_held.as_ref()),
+                    Some((verdict, held, last_good)) => plan(facts, verdict, held.as_ref(), last_good.as_ref(), &kept),
                     None => continue,
                 },
                 several => {
@@ -116,9 +127,10 @@ impl Validator {
                     for owner in several {
                         blame(by_namespace.get(owner), &mut faults, &fault);
                     }
-                    Plan::Held(fault.message)
+                    kept(fault.message)
                 }
             };
+            let plan = if cluster_held.is_some() { kept(String::new()) } else { plan };
             tenants.insert(tenant.to_owned(), plan);
         }
         let verdict = |object: &Arc<Object>| {
@@ -169,20 +181,18 @@ fn culprits(faults: &BTreeMap<Key, Fault>) -> Option<String> {
     ))
 }
 
-fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, last_good: Option<&Arc<Lowering>>, cluster: Option<&String>) -> Plan {
-    let secrets_of = |set: &Lowering| {
-        let named = set.set().tools.iter().filter_map(tool::secret_ref);
-        Arc::new(named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect::<Secrets>())
-    };
-    if let Some(held) = cluster {
-        return Plan::Held(held.clone());
-    }
+fn plan(facts: &Facts, judged: &Judged, own: Option<&String>, last_good: Option<&Arc<Lowering>>, kept: impl Fn(String) -> Plan) -> Plan {
     match (own.or(judged.stray.as_ref()), &judged.set, last_good) {
-        (Some(why), _, Some(set)) => Plan::Behind { set: Arc::clone(set), secrets: secrets_of(set), why: why.clone() },
-        (Some(why), _, None) => Plan::Held(why.clone()),
-        (None, Some(set), _) => Plan::Holds { set: Arc::clone(set), secrets: secrets_of(set) },
-        (None, None, _) => Plan::Held("the set cannot be built. See the operator's log.".to_owned()),
+        (Some(why), _, Some(set)) => Plan::Behind { set: Arc::clone(set), secrets: secrets_of(facts, set), why: why.clone() },
+        (Some(why), _, None) => kept(why.clone()),
+        (None, Some(set), _) => Plan::Holds { set: Arc::clone(set), secrets: secrets_of(facts, set) },
+        (None, None, _) => kept("the set cannot be built. See the operator's log.".to_owned()),
     }
+}
+
+fn secrets_of(facts: &Facts, set: &Lowering) -> Arc<Secrets> {
+    let named = set.set().tools.iter().filter_map(tool::secret_ref);
+    Arc::new(named.filter_map(|wanted| Some((wanted.clone(), facts.secret(wanted)?.clone()))).collect())
 }
 
 /// Whether the namespaces of a tenant are on their way out, any of them.
@@ -190,12 +200,14 @@ fn is_ending(facts: &Facts, tenant: &str) -> bool {
     facts.namespaces.iter().any(|(name, found)| found.terminating && found.tenant.as_deref().unwrap_or(name) == tenant)
 }
 
-/// The namespaces that need a set and the ledger's CA: opted in, with an injected pod, or with objects of ours. One that is not yet
+/// The namespaces that need a set and the ledger's CA: opted in, with an injected pod, with a live sidecar (whose pod's labels anybody
+/// may change), or with objects of ours. One that is not yet
 /// known itself waits until it is, because its labels say whose it is.
 fn served(facts: &Facts) -> BTreeMap<String, Option<String>> {
     let with_objects: BTreeSet<&str> = facts.objects.iter().map(|object| object.key.namespace.as_str()).collect();
     let wanted = facts.namespaces.iter().filter(|(name, namespace)| {
-        let concerned = namespace.is_opted_in() || facts.injected.contains(*name) || with_objects.contains(name.as_str());
+        let lives = facts.live.contains(namespace.tenant.as_deref().unwrap_or(name));
+        let concerned = namespace.is_opted_in() || facts.injected.contains(*name) || lives || with_objects.contains(name.as_str());
         concerned && **name != facts.release
     });
     wanted

@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kybernis_proto::v1::DecideGateRequest;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::desk::{Desk, Outcome, Task};
@@ -22,6 +22,7 @@ use self::object::Decision;
 use self::status::Verdict;
 use self::validate::{Refusal, Signed};
 use crate::apply::WriteError;
+use crate::lead::Lead;
 use crate::ledger::{Answer, Ledger};
 use crate::metrics::Metrics;
 use crate::reconcile::RESYNC;
@@ -35,7 +36,7 @@ pub(crate) struct Clerk {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) wake: Arc<Notify>,
-    pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) leads: Lead,
 }
 
 /// Why a decision has to wait.
@@ -54,11 +55,10 @@ impl Clerk {
     pub(crate) async fn run(self) {
         self.watches.ready().await;
         let mut leads = self.leads.clone();
-        while leads.wait_for(|leads| *leads).await.is_ok() {
-            let mut led = self.leads.clone();
+        while leads.gained().await {
             tokio::select! {
                 () = self.lead() => {}
-                _ = led.wait_for(|leads| !*leads) => {}
+                () = leads.lost() => {}
             }
         }
     }
@@ -67,10 +67,11 @@ impl Clerk {
     async fn lead(&self) {
         let (mut desk, mut running) = (Desk::default(), FuturesUnordered::new());
         loop {
-            for task in desk.take(&self.watches.decisions(), self.ledger.link().session, Instant::now()) {
+            let now = Instant::now();
+            for task in desk.take(&self.watches.decisions(), self.ledger.link().session, now) {
                 running.push(self.see_to(task));
             }
-            let due = desk.next_due().unwrap_or_else(|| Instant::now() + RESYNC);
+            let due = desk.next_due(now).unwrap_or(now + RESYNC);
             tokio::select! {
                 () = self.wake.notified() => {}
                 Some((uid, outcome)) = running.next(), if !running.is_empty() => desk.note(uid, outcome, Instant::now()),

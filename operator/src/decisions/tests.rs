@@ -6,6 +6,7 @@ use tonic::Status;
 
 use crate::fixtures::gate;
 use crate::gates::stage::{Stage, conditions};
+use crate::ledger::fake::for_long;
 
 /// A decision on a Gate object.
 fn decision(gate: &Value, changes: &Value) -> Value {
@@ -165,12 +166,12 @@ async fn a_word_on_a_gate_that_the_ledger_has_not_told_waits_until_it_has() {
 #[tokio::test]
 async fn who_does_not_lead_passes_nothing_on() {
     let (stage, gate) = Stage::with_gate().await;
-    stage.leads.send_replace(false);
+    stage.rig.tell_lead.send_replace(None);
     let writes = stage.api.world().writes.len();
     stage.say("one", decision(&gate, &json!({})));
     stage.say("unsigned", decision(&gate, &json!({"signature": null})));
     tokio::time::sleep(crate::gates::stage::MOMENT).await;
     assert_eq!((stage.decided().len(), stage.api.world().writes.len()), (0, writes));
-    stage.leads.send_replace(true);
+    stage.rig.tell_lead.send_replace(for_long());
     assert_eq!(stage.told("one").await, "Recorded=True Recorded");
 }

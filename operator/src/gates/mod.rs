@@ -19,13 +19,14 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use kybernis_crds::kinds::GatePhase;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::status::write::Writer;
 pub(crate) use self::validate::MOMENT;
 use self::validate::{SHOWN_FOR, Validator};
 use crate::backoff::Backoff;
+use crate::lead::Lead;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::reconcile::Pass;
@@ -43,7 +44,7 @@ pub(crate) struct Keeper {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) wake: Arc<Notify>,
-    pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) leads: Lead,
     /// How long the ledger has to tell of an object's gate.
     pub(crate) moment: Duration,
 }
@@ -53,12 +54,13 @@ impl Keeper {
     pub(crate) async fn run(self) {
         self.watches.ready().await;
         let mut leads = self.leads.clone();
-        while leads.wait_for(|leads| *leads).await.is_ok() {
-            let mut led = self.leads.clone();
+        while leads.gained().await {
             tokio::select! {
                 () = self.lead() => {}
-                _ = led.wait_for(|leads| !*leads) => {}
+                () = leads.lost() => {}
             }
+            // How many wait is the next leader's to say.
+            self.metrics.gates_open.set(0);
         }
     }
 

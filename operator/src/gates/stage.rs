@@ -3,12 +3,12 @@
 use k8s_openapi::jiff::Timestamp;
 use kybernis_proto::v1;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Keeper;
 use crate::decisions::Clerk;
 use crate::fake_api::{FakeApi, World};
+use crate::lead;
 use crate::ledger::fake::{Rig, Tell, gate_update, gates_synced, synced};
 use crate::watch::Watches;
 
@@ -18,7 +18,6 @@ pub(crate) const MOMENT: std::time::Duration = std::time::Duration::from_millis(
 pub(crate) struct Stage {
     pub(crate) api: FakeApi,
     pub(crate) rig: Rig,
-    pub(crate) leads: watch::Sender<bool>,
     pub(crate) tell: Option<Tell<v1::GateUpdate>>,
     sidecars: Option<Tell<v1::SidecarUpdate>>,
     tasks: JoinSet<()>,
@@ -29,7 +28,7 @@ impl Stage {
     pub(crate) async fn start() -> Self {
         let (api, rig) = (FakeApi::new(), Rig::start().await);
         api.change(|world| world.put("namespaces", "", "trading", json!({})));
-        let mut stage = Self { api, rig, leads: watch::Sender::new(true), tell: None, sidecars: None, tasks: JoinSet::new() };
+        let mut stage = Self { api, rig, tell: None, sidecars: None, tasks: JoinSet::new() };
         stage.operate();
         stage
     }
@@ -37,7 +36,7 @@ impl Stage {
     /// Starts an operator, instead of the one that works now.
     pub(crate) fn operate(&mut self) {
         self.tasks = JoinSet::new();
-        let client = self.api.client();
+        let client = lead::writing(self.api.client(), self.rig.leads.clone());
         let (watches, tasks) = Watches::new(&client, &self.rig.wakes, &self.rig.metrics);
         let (gates, gate_tasks) = watches.gates(&client, &self.rig.wakes, &self.rig.metrics);
         for task in tasks.into_iter().chain(gate_tasks) {
@@ -51,7 +50,7 @@ impl Stage {
             recorder: recorder.clone(),
             metrics: self.rig.metrics.clone(),
             wake: self.rig.wakes.gates.clone(),
-            leads: self.leads.subscribe(),
+            leads: self.rig.leads.clone(),
             moment: MOMENT,
         };
         self.tasks.spawn(keeper.run());
@@ -62,7 +61,7 @@ impl Stage {
             recorder,
             metrics: self.rig.metrics.clone(),
             wake: self.rig.wakes.decisions.clone(),
-            leads: self.leads.subscribe(),
+            leads: self.rig.leads.clone(),
         };
         self.tasks.spawn(clerk.run());
     }

@@ -43,7 +43,8 @@ pub(super) fn status(gate: &Gate, generation: i64, before: &GateStatus, now: Tim
     }
 }
 
-/// What each phase says.
+/// What each phase says. What was decided stays decided when nothing came of it, as with Kubernetes' own CertificateSigningRequests,
+/// unless the rule has come to ask more: whoever waits for it does not wait for ever.
 fn words(gate: &Gate) -> Vec<Word> {
     let word = |kind, holds, reason, message: &str| Word { kind, holds, reason, message: message.to_owned() };
     let decided = |reason, message: String| Word { kind: DECIDED, holds: true, reason, message };
@@ -65,8 +66,12 @@ fn words(gate: &Gate) -> Vec<Word> {
         }
         (GatePhase::Executed, _) => vec![decided("Executed", said_by(gate, Decision::Executed))],
         (GatePhase::NotExecuted, _) => vec![decided("NotExecuted", said_by(gate, Decision::NotExecuted))],
+        (GatePhase::Expired, _) if is_approved(gate) => {
+            let message = "no call used it before it ran out; the next such call opens a new gate";
+            vec![decided("Approved", said_by(gate, Decision::Approve)), word(APPROVED, true, "ExpiredUnused", message)]
+        }
         (GatePhase::Expired, _) => {
-            let message = "it was not decided, or its approval not used, in time; the next such call opens a new gate";
+            let message = "it was not decided in time; the next such call opens a new gate";
             vec![undecided("Expired", message), word(APPROVED, false, "Expired", message)]
         }
         (GatePhase::Superseded, GateType::Approval) => {
@@ -74,7 +79,7 @@ fn words(gate: &Gate) -> Vec<Word> {
             vec![undecided("Superseded", message), word(APPROVED, false, "Superseded", message)]
         }
         (GatePhase::Superseded, GateType::Resolution) => {
-            vec![undecided("Superseded", "proof or a probe settled the effect before a person did")]
+            vec![decided("SettledByEvidence", "proof or a probe settled the effect before a person did".to_owned())]
         }
     }
 }
@@ -93,6 +98,10 @@ fn waiting(gate: &Gate, kind: GateType) -> String {
             format!("{have} of {required} people of class {class} agree; {how}")
         }
     }
+}
+
+fn is_approved(gate: &Gate) -> bool {
+    u32::try_from(people(gate, Decision::Approve)).is_ok_and(|people| people >= gate.spec.required)
 }
 
 fn people(gate: &Gate, decision: Decision) -> usize {

@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::stage::{Stage, conditions, hours_ago};
 use crate::fixtures::{gate, vote};
+use crate::ledger::fake::for_long;
+use crate::metrics::Metrics;
 
 fn in_phase(phase: GatePhase, gate: GateState) -> GateState {
     GateState { phase: phase.into(), ..gate }
@@ -184,11 +186,15 @@ async fn a_gate_waits_for_its_namespace_and_one_that_cannot_be_made_keeps_none_b
 #[tokio::test]
 async fn only_the_leader_writes() {
     let mut stage = Stage::start().await;
-    stage.leads.send_replace(false);
+    stage.rig.tell_lead.send_replace(None);
     stage.ledger([gate("gate-a")]);
     stage.rig.until(|link| link.gates.is_some() && link.connection.is_some()).await;
     tokio::time::sleep(super::stage::MOMENT * 2).await;
     assert!(stage.api.world().writes.is_empty(), "{:?}", stage.api.world().writes);
-    stage.leads.send_replace(true);
+    stage.rig.tell_lead.send_replace(for_long());
     stage.phase("gate-a", "Pending").await;
+    let open = |metrics: &Metrics| metrics.gates_open.get();
+    assert_eq!(open(&stage.rig.metrics), 1);
+    stage.rig.tell_lead.send_replace(None);
+    stage.rig.until_counted(|metrics| open(metrics) == 0).await;
 }

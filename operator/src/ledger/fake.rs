@@ -1,6 +1,6 @@
 //! A Control service on a real socket that misbehaves as it is told, and a ledger that is followed there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,12 +9,15 @@ use futures::stream::BoxStream;
 use kybernis_core::policy::PolicySet;
 use kybernis_proto::v1::control_server::{Control, ControlServer};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response};
 
 use super::*;
+
+/// The name of a set of which it keeps a part.
+pub(crate) const KEPT: [u8; 32] = [7; 32];
 
 /// What a stream tells next.
 pub(crate) type Update<T> = Result<T, Status>;
@@ -28,6 +31,8 @@ pub(crate) struct Script {
     gate_streams: Streams<v1::GateUpdate>,
     /// Answers to the next programs; with none left, they are taken.
     pub(crate) answers: VecDeque<Status>,
+    /// Tenants that it cannot store.
+    pub(crate) closed: BTreeSet<String>,
     /// Tenants as they were programmed.
     pub(crate) programmed: Vec<String>,
     /// Hears of each tenant that is programmed, and of the set's digest.
@@ -59,8 +64,12 @@ impl Control for Fake {
             return Err(status);
         }
         let request = request.into_inner();
+        if script.closed.contains(&request.tenant) {
+            return Err(Status::unavailable(format!("the ledger cannot open the records of tenant {}", request.tenant)));
+        }
         let set: PolicySet = serde_json::from_slice(&request.policy_set).unwrap();
-        let digest = set.digest().as_bytes().to_vec();
+        // What it keeps beside the release's part makes another set of it.
+        let digest = if request.keep_own { KEPT } else { *set.digest().as_bytes() }.to_vec();
         if let Some(hear) = &script.on_program {
             let _ = hear.send((request.tenant.clone(), digest.clone()));
         }
@@ -96,8 +105,15 @@ pub(crate) struct Rig {
     pub(crate) fake: Fake,
     pub(crate) ledger: Ledger,
     pub(crate) wakes: Wakes,
+    pub(crate) tell_lead: watch::Sender<Option<Instant>>,
+    pub(crate) leads: Lead,
     folder: tempfile::TempDir,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A lead that does not end before the test.
+pub(crate) fn for_long() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(3600))
 }
 
 pub(crate) fn synced() -> Update<v1::SidecarUpdate> {
@@ -124,7 +140,7 @@ fn told<T>(first: impl IntoIterator<Item = Update<T>>) -> (Tell<T>, mpsc::Unboun
 }
 
 impl Rig {
-    /// A ledger that is followed; the CA comes later than the operator.
+    /// A ledger that is followed by who leads; the CA comes later than the operator.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -135,14 +151,16 @@ impl Rig {
         let server = Server::builder().tls_config(tls).unwrap().add_service(ControlServer::new(fake.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         let wakes = Wakes::default();
-        let (ledger, metrics) = (Ledger::new(wakes.clone()), Arc::new(Metrics::default()));
+        let (tell_lead, leads) = Lead::new();
+        tell_lead.send_replace(for_long());
+        let (ledger, metrics) = (Ledger::new(wakes.clone(), leads.clone()), Arc::new(Metrics::default()));
         let settings = LedgerSettings {
             address: format!("https://{address}"),
             server_name: "ledger.test".to_owned(),
             ca: folder.path().join("ca.pem"),
             token: folder.path().join("token"),
         };
-        let rig = Self { fake, ledger: ledger.clone(), wakes, folder, metrics: Arc::clone(&metrics) };
+        let rig = Self { fake, ledger: ledger.clone(), wakes, tell_lead, leads, folder, metrics: Arc::clone(&metrics) };
         tokio::spawn(ledger.follow(settings, metrics));
         rig.until(|_| true).await;
         rig.write("token", "one");
@@ -167,6 +185,16 @@ impl Rig {
         let (tell, stream) = told(first);
         self.fake.script.lock().unwrap().gate_streams.push_back(stream);
         tell
+    }
+
+    /// Waits until the numbers are so.
+    pub(crate) async fn until_counted(&self, so: impl Fn(&Metrics) -> bool) {
+        let counted = async {
+            while !so(&self.metrics) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), counted).await.unwrap();
     }
 
     /// Waits for the ledger to tell of a change after which this is so.

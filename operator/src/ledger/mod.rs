@@ -28,6 +28,7 @@ pub(crate) use self::fleet::{Fleet, Sidecar};
 pub(crate) use self::gates::{Gate, Gates, Place, verdict};
 use self::token::Token;
 use crate::backoff::Backoff;
+use crate::lead::{Deposed, Lead};
 use crate::metrics::Metrics;
 use crate::wake::Wakes;
 
@@ -101,10 +102,11 @@ type Client = ControlClient<InterceptedService<Channel, Token>>;
 pub(crate) struct Connection {
     client: Client,
     token: Token,
+    lead: Lead,
 }
 
 impl Connection {
-    fn open(settings: &LedgerSettings) -> Result<Self, ConnectError> {
+    fn open(settings: &LedgerSettings, lead: Lead) -> Result<Self, ConnectError> {
         let ca = std::fs::read_to_string(&settings.ca).map_err(|source| ConnectError::File { path: settings.ca.clone(), source })?;
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca)).domain_name(settings.server_name.clone());
         let channel = Endpoint::from_shared(settings.address.clone())?
@@ -116,20 +118,26 @@ impl Connection {
             .connect_lazy();
         let token = Token::read(&settings.token)?;
         let client = ControlClient::with_interceptor(channel, token.clone()).max_encoding_message_size(POLICY_SET_MAX);
-        Ok(Self { client, token })
+        Ok(Self { client, token, lead })
     }
 
     /// Programs one tenant; a repeat changes nothing.
-    pub(crate) async fn program(&self, request: v1::ProgramRequest, digest: PolicyDigest) -> Result<(), ProgramError> {
+    /// Answers with the name of the set in force, which is `digest` unless the ledger keeps a part of its own.
+    pub(crate) async fn program(&self, request: v1::ProgramRequest, digest: PolicyDigest) -> Result<PolicyDigest, ProgramError> {
+        if !self.lead.holds() {
+            return Err(ProgramError::Away(Deposed.to_string()));
+        }
         let mut client = self.client.clone();
+        let keeps = request.keep_own;
         let answered = tokio::time::timeout(PROGRAM, client.program(request)).await;
         let reply = match answered {
             Err(_) => return Err(ProgramError::Away("no answer in time".to_owned())),
             Ok(Err(status)) => return Err(self.failed(&status)),
             Ok(Ok(reply)) => reply.into_inner(),
         };
-        if reply.digest == digest.as_bytes() {
-            return Ok(());
+        let in_force = <[u8; 32]>::try_from(reply.digest).map(PolicyDigest::from_bytes).ok();
+        if let Some(in_force) = in_force.filter(|in_force| keeps || *in_force == digest) {
+            return Ok(in_force);
         }
         // Ledger and operator of different releases read the set differently: no sidecar would ever acknowledge our name for it.
         Err(ProgramError::Refused("the ledger reads the set as another one; upgrade ledger and operator to the same release".to_owned()))
@@ -137,6 +145,9 @@ impl Connection {
 
     /// Passes a person's word on; a repeat changes nothing. `Err` says why the ledger cannot be asked now.
     pub(crate) async fn decide(&self, request: v1::DecideGateRequest) -> Result<Answer, String> {
+        if !self.lead.holds() {
+            return Err(Deposed.to_string());
+        }
         let mut client = self.client.clone();
         let reply = match tokio::time::timeout(DECIDE, client.decide_gate(request)).await {
             Err(_) => return Err("no answer in time".to_owned()),
@@ -185,6 +196,7 @@ pub(crate) struct Link {
 pub(crate) struct Ledger {
     state: Arc<Mutex<State>>,
     wakes: Wakes,
+    lead: Lead,
 }
 
 #[derive(Default)]
@@ -199,9 +211,10 @@ struct State {
 }
 
 impl Ledger {
-    /// A ledger that is not connected yet; `wakes` are told of every change that concerns them.
-    pub(crate) fn new(wakes: Wakes) -> Self {
-        Self { state: Arc::default(), wakes }
+    /// A ledger that is not connected yet; `wakes` are told of every change that concerns them, and it is given nothing but while `lead`
+    /// holds.
+    pub(crate) fn new(wakes: Wakes, lead: Lead) -> Self {
+        Self { state: Arc::default(), wakes, lead }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -245,7 +258,7 @@ impl Ledger {
 
     /// One connection, from its beginning to its end.
     async fn session(&self, settings: &LedgerSettings, metrics: &Metrics, backoff: &mut Backoff) -> Result<(), ConnectError> {
-        let connection = Connection::open(settings)?;
+        let connection = Connection::open(settings, self.lead.clone())?;
         tokio::select! {
             ended = self.sidecars(&connection, metrics, backoff) => ended,
             never = self.gates(&connection, metrics) => match never {},

@@ -4,11 +4,15 @@ use std::sync::atomic::Ordering;
 
 use tonic::Status;
 
-use super::fake::{Rig, gate_update, gates_synced, synced};
+use serde_json::json;
+
+use super::fake::{KEPT, Rig, for_long, gate_update, gates_synced, synced};
 use super::*;
-use crate::apply::{Programmer, Trouble};
-use crate::build::build;
-use crate::fixtures::{facts, gate, live, policy, probed, secret};
+use crate::apply::{GRACE, Programmer, Trouble};
+use crate::build::{Built, build};
+use crate::fixtures::{RELEASE, facts, gate, live, object, policy, probed, secret};
+use crate::kinds::Kind;
+use crate::reconcile::RESYNC;
 use crate::validate::{Validated, Validator};
 
 fn instances(link: &Link) -> Vec<String> {
@@ -61,12 +65,12 @@ async fn a_set_is_sent_when_it_or_its_secrets_change_and_in_a_new_session() {
     };
 
     assert_eq!(trouble(&programmer, &validated), [Some(Trouble::Unsent(None)), Some(Trouble::Unsent(None))]);
-    assert!(programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     let mut sent = programmed();
     sent.sort();
     assert_eq!(sent, ["a", "b"]);
     assert_eq!(trouble(&programmer, &validated), [None, None]);
-    assert!(programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     assert!(programmed().is_empty(), "nothing changed");
 
     secret(&mut facts, "a", "k", "two");
@@ -74,8 +78,8 @@ async fn a_set_is_sent_when_it_or_its_secrets_change_and_in_a_new_session() {
     // The token has rotated: the ledger refuses the old one once, and then gets the new one.
     rig.write("token", "two");
     rig.fake.script.lock().unwrap().answers.push_back(Status::unauthenticated("expired"));
-    assert!(!programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
-    assert!(programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(!programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     assert_eq!(programmed(), ["a"]);
     assert_eq!(rig.fake.script.lock().unwrap().tokens.last().unwrap(), "Bearer two");
 
@@ -85,7 +89,7 @@ async fn a_set_is_sent_when_it_or_its_secrets_change_and_in_a_new_session() {
     let validated = validator.validate(&facts);
     rig.fake.script.lock().unwrap().answers.push_back(Status::invalid_argument("policy_set: unknown field"));
     for _ in 0..2 {
-        assert!(programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+        assert!(programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     }
     assert!(programmed().is_empty());
     assert_eq!(trouble(&programmer, &validated), [None, Some(Trouble::Refused("policy_set: unknown field".to_owned()))]);
@@ -93,19 +97,117 @@ async fn a_set_is_sent_when_it_or_its_secrets_change_and_in_a_new_session() {
     // A ledger that is away keeps everything as it was; one that is back is given all of it.
     drop(first);
     let away = rig.until(|link| link.connection.is_none()).await;
-    assert!(!programmer.program(&away, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(!programmer.program(&away, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     let _second = rig.stream([synced()]);
     let link = rig.until(|link| link.connection.is_some()).await;
     // One that cannot be stored does not keep the other back.
     rig.fake.script.lock().unwrap().answers.push_back(Status::unavailable("no space left on device"));
-    assert!(!programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(!programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     let mut sent = programmed();
     assert_eq!(sent.len(), 1);
-    assert!(programmer.program(&link, &build(&facts, &validated), &validated, &rig.metrics).await);
+    assert!(programmer.program(&link, Instant::now(), &build(&facts, &validated), &validated, &rig.metrics).await);
     sent.extend(programmed());
     sent.sort();
     assert_eq!(sent, ["a", "b"]);
     assert_eq!(trouble(&programmer, &validated), [None, None]);
+}
+
+#[tokio::test]
+async fn where_a_part_of_its_own_is_kept_the_ledger_names_the_set_and_the_release_s_changes_come_in() {
+    let rig = Rig::start().await;
+    let broken = || object(Kind::Policy, "trading", "own", &json!({"mode": "Sometimes"}));
+    let _standing = rig.stream([synced()]);
+    rig.until(|link| link.fleet.is_some()).await;
+    let (mut programmer, mut validator) = (Programmer::default(), Validator::default());
+    for release in ["old", "new"] {
+        let facts = facts(vec![broken(), policy(RELEASE, release, &[])], &[]);
+        let validated = validator.validate(&facts);
+        let built = build(&facts, &validated);
+        assert_eq!(given(&rig, &mut programmer, &built, &validated).await, ["trading"], "{release}");
+        assert_eq!(given(&rig, &mut programmer, &built, &validated).await, Vec::<String>::new());
+        let expected = programmer.expected(&validated).remove("trading").unwrap();
+        assert_eq!((expected.digest, expected.trouble), (Some(PolicyDigest::from_bytes(KEPT)), None));
+        assert!(expected.behind.is_some_and(|why| why.contains("Policy trading/own does not hold")));
+    }
+}
+
+/// Programs what is due, and says which tenants the ledger has taken.
+async fn given(rig: &Rig, programmer: &mut Programmer, built: &Built, validated: &Validated) -> Vec<String> {
+    programmer.program(&rig.ledger.link(), Instant::now(), built, validated, &rig.metrics).await;
+    std::mem::take(&mut rig.fake.script.lock().unwrap().programmed)
+}
+
+#[tokio::test]
+async fn what_another_leader_overwrote_is_given_again_and_a_sidecar_that_never_takes_it_hears_of_it_seldom() {
+    let rig = Rig::start().await;
+    let facts = facts(vec![policy("trading", "p", &[])], &[]);
+    let validated = Validator::default().validate(&facts);
+    let built = build(&facts, &validated);
+    let ours = built.programs["trading"].set.digest();
+    let tell = rig.stream([Ok(live("trading", "pod", b"", "")), synced()]);
+    rig.until(|link| link.fleet.is_some()).await;
+    let mut programmer = Programmer::default();
+    for (running, error, after, times) in [
+        (&b""[..], "", Duration::ZERO, 1),
+        (b"", "", Duration::ZERO, 0),
+        (ours.as_bytes(), "", GRACE, 0),
+        // A leader that was frozen gives the ledger what it had.
+        (b"another leader's", "", Duration::ZERO, 1),
+        (b"another leader's", "", GRACE, 0),
+        (b"another leader's", "", RESYNC, 1),
+        // This sidecar cannot take it, however often it is given.
+        (b"another leader's", "does not compile", RESYNC, 0),
+    ] {
+        tell.send(Ok(live("trading", "pod", running, error))).unwrap();
+        let is = |link: &Link| {
+            let fleet = link.fleet.clone().unwrap_or_default();
+            fleet.of("trading").any(|(_, sidecar)| sidecar.digest == running && sidecar.error == error)
+        };
+        if !is(&rig.ledger.link()) {
+            rig.until(is).await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(after).await;
+        tokio::time::resume();
+        assert_eq!(given(&rig, &mut programmer, &built, &validated).await.len(), times, "{running:?} {error} {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_that_cannot_be_stored_keep_the_ledger_from_no_other() {
+    let rig = Rig::start().await;
+    let _tell = rig.stream([synced()]);
+    rig.until(|link| link.fleet.is_some()).await;
+    let closed: Vec<String> = (0..40).map(|n| format!("closed-{n}")).collect();
+    let all = closed.iter().map(String::as_str).chain(["whole"]);
+    let facts = facts(all.map(|namespace| policy(namespace, "p", &[])).collect(), &[]);
+    let validated = Validator::default().validate(&facts);
+    let (built, mut programmer) = (build(&facts, &validated), Programmer::default());
+    rig.fake.script.lock().unwrap().closed = closed.iter().cloned().collect();
+    let mut taken = Vec::new();
+    for _ in closed {
+        taken.extend(given(&rig, &mut programmer, &built, &validated).await);
+    }
+    assert_eq!(taken, ["whole"]);
+}
+
+#[tokio::test]
+async fn whose_lead_is_over_sends_nothing_whatever_was_told() {
+    let rig = Rig::start().await;
+    let _tell = rig.stream([synced()]);
+    let link = rig.until(|link| link.fleet.is_some()).await;
+    let facts = facts(vec![policy("trading", "p", &[])], &[]);
+    let validated = Validator::default().validate(&facts);
+    let (built, mut programmer) = (build(&facts, &validated), Programmer::default());
+    let connection = link.connection.unwrap();
+    // As a process that was frozen finds it: nobody has said yet that the lead is lost.
+    rig.tell_lead.send_replace(Some(Instant::now()));
+    assert!(given(&rig, &mut programmer, &built, &validated).await.is_empty());
+    assert_eq!(connection.decide(v1::DecideGateRequest::default()).await, Err("this replica does not lead any more".to_owned()));
+    rig.tell_lead.send_replace(for_long());
+    assert_eq!(given(&rig, &mut programmer, &built, &validated).await, ["trading"]);
+    assert_eq!(connection.decide(v1::DecideGateRequest::default()).await, Ok(Answer::Recorded));
+    assert_eq!(rig.fake.script.lock().unwrap().decided.len(), 1);
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ impl View<'_> {
             }
             tenant.and_then(|tenant| self.validated.tenants.get(tenant)).and_then(|plan| match plan {
                 Plan::Holds { set, .. } => Some(set),
-                Plan::Behind { .. } | Plan::Held(_) => None,
+                Plan::Behind { .. } | Plan::Kept { .. } | Plan::Held(_) => None,
             })
         };
         if !global && expected.is_none() {

@@ -25,6 +25,10 @@ fn plans(validated: &Validated) -> Vec<String> {
             let names: Vec<&str> = set.set().policies.iter().map(|policy| policy.origin.name.as_str()).collect();
             format!("{tenant}: behind with {}, {}", names.join(" "), why.split(" not hold").next().unwrap_or_default())
         }
+        Plan::Kept { set, why, .. } => {
+            let why = why.split(" not hold").next().unwrap_or_default();
+            format!("{tenant}: kept under {} policies, {why}", set.set().policies.len())
+        }
         Plan::Held(why) => format!("{tenant}: held, {}", why.split(" not hold").next().unwrap_or_default()),
     };
     validated.tenants.iter().map(line).collect()
@@ -45,11 +49,19 @@ fn a_tenant_runs_with_the_releases_objects_and_its_own() {
     let opted = [("empty", Some("enabled"), None), ("strict", Some("enforced"), None), ("away", Some("disabled"), None)];
     let mut facts = facts(objects, &opted);
     facts.namespaces.insert("pods".to_owned(), Namespace::default());
+    facts.namespaces.insert("unlabelled".to_owned(), Namespace::default());
     facts.injected = ["pods".to_owned(), "not-known-yet".to_owned()].into();
+    facts.live = ["unlabelled".to_owned()].into();
     check(
         &facts,
         &[],
-        &["empty: 1 tools, 0 policies", "pods: 1 tools, 0 policies", "strict: 1 tools, 0 policies", "trading: 2 tools, 1 policies"],
+        &[
+            "empty: 1 tools, 0 policies",
+            "pods: 1 tools, 0 policies",
+            "strict: 1 tools, 0 policies",
+            "trading: 2 tools, 1 policies",
+            "unlabelled: 1 tools, 0 policies",
+        ],
     );
 }
 
@@ -60,7 +72,7 @@ fn an_object_that_does_not_hold_holds_back_its_namespace_and_no_other() {
     let validated = check(
         &facts(objects, &[]),
         &[("Policy trading/broken", Reason::Invalid)],
-        &["other: 0 tools, 1 policies", "trading: held, Policy trading/broken does"],
+        &["other: 0 tools, 1 policies", "trading: kept under 0 policies, Policy trading/broken does"],
     );
     let told = message(&validated, &key(Kind::Policy, "trading", "broken"));
     assert!(told.starts_with("spec.rules[0].when (line 1, column 1): "), "{told}");
@@ -83,7 +95,7 @@ fn conflicts_are_told_on_both_and_who_only_names_a_broken_tool_is_not_blamed() {
     let validated = check(
         &facts(tie, &[]),
         &[("ToolRegistration trading/a", Reason::Conflict), ("ToolRegistration trading/b", Reason::Conflict)],
-        &["trading: held, ToolRegistration trading/a and 1 other object do"],
+        &["trading: kept under 0 policies, ToolRegistration trading/a and 1 other object do"],
     );
     let told = message(&validated, &key(Kind::Tool, "trading", "b"));
     assert!(
@@ -96,7 +108,7 @@ fn conflicts_are_told_on_both_and_who_only_names_a_broken_tool_is_not_blamed() {
     check(
         &facts(objects, &[]),
         &[("ToolRegistration trading/a", Reason::NotYetSupported), ("Policy trading/names-nobody", Reason::Invalid)],
-        &["trading: held, ToolRegistration trading/a and 1 other object do"],
+        &["trading: kept under 0 policies, ToolRegistration trading/a and 1 other object do"],
     );
 }
 
@@ -143,7 +155,7 @@ fn a_tenants_objects_lie_in_one_namespace() {
     let two = facts(vec![policy("a", "p", &[]), policy("b", "q", &[])], &[mapped("a"), mapped("b")]);
     let validated = Validator::default().validate(&two);
     assert_eq!(faults(&validated), [("Policy a/p".to_owned(), Reason::Conflict), ("Policy b/q".to_owned(), Reason::Conflict)]);
-    assert!(matches!(&validated.tenants["desk"], Plan::Held(why) if why.contains("a, b are all mapped to the tenant desk")));
+    assert!(matches!(&validated.tenants["desk"], Plan::Kept { why, .. } if why.contains("a, b are all mapped to the tenant desk")));
     let bad = facts(vec![policy("a", "p", &[])], &[("a", None, Some("Not.A_Label"))]);
     let validated = check(&bad, &[("Policy a/p", Reason::Invalid)], &[]);
     assert!(message(&validated, &key(Kind::Policy, "a", "p")).contains("is no tenant"));
@@ -154,7 +166,7 @@ fn what_has_not_changed_is_not_judged_again() {
     let mut validator = Validator::default();
     let set = |validated: &Validated, tenant: &str| match &validated.tenants[tenant] {
         Plan::Holds { set, .. } => Arc::as_ptr(set),
-        Plan::Behind { why, .. } | Plan::Held(why) => panic!("{why}"),
+        Plan::Behind { why, .. } | Plan::Kept { why, .. } | Plan::Held(why) => panic!("{why}"),
     };
     let before = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "p", &[])], &[]));
     let after = validator.validate(&facts(vec![policy("a", "p", &[]), policy("b", "q", &[])], &[]));
@@ -179,11 +191,11 @@ fn who_breaks_an_object_of_his_own_keeps_no_rule_of_the_clusters_off() {
     let culprit = "Policy trading/own does";
     assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "old", &[])]), [format!("trading: behind with old own, {culprit}")]);
     assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "new", &[])]), [format!("trading: behind with new own, {culprit}")]);
-    // One that has never held has no last good state, and none that went is brought back.
+    // One that has never held has no last good state, and none that went is brought back; what the ledger has of it, it keeps.
     let added = plans_of(vec![policy("trading", "own", &[]), broken("more"), policy(RELEASE, "new", &[])]);
     assert_eq!(added, ["trading: behind with new own, Policy trading/more does"]);
     plans_of(vec![policy(RELEASE, "new", &[])]);
-    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "new", &[])]), [format!("trading: held, {culprit}")]);
+    assert_eq!(plans_of(vec![broken("own"), policy(RELEASE, "new", &[])]), [format!("trading: kept under 1 policies, {culprit}")]);
     // A release's object that is broken itself holds everybody back all the same.
     plans_of(vec![policy("trading", "own", &[]), policy(RELEASE, "new", &[])]);
     let all = plans_of(vec![broken("own"), broken_in(RELEASE, "new")]);
@@ -198,7 +210,7 @@ fn a_namespace_that_is_being_deleted_keeps_what_was_in_force_to_its_end() {
     facts.namespaces.get_mut("trading").unwrap().terminating = true;
     // What is deleted with it has gone first.
     facts.objects.clear();
-    check(&facts, &[], &["trading: held, Namespace trading is being deleted."]);
+    check(&facts, &[], &["trading: kept under 0 policies, a namespace of tenant trading is being deleted."]);
 }
 
 #[test]

@@ -74,6 +74,8 @@ impl Stack {
     pub(super) async fn decide(self: &Arc<Self>, ask: &Ask<'_>, caller: &mut Caller) -> Result<Decided, Refusal> {
         let began = Instant::now();
         let hold_for = ask.judged.approval_rule().map_or(Duration::ZERO, |rule| rule.hold_for.to_std());
+        // A call is held for one gate: when that has ended, another is for whoever calls again.
+        let mut held_for = None;
         loop {
             let decision = decision_id()?;
             let wait = PATIENCE.saturating_sub(began.elapsed()).min(ROUND);
@@ -88,7 +90,8 @@ impl Stack {
             };
             given_up.answered();
             match answered {
-                DecideAnswer::Refuse(refuse) if waits_on(&refuse) && began.elapsed() < hold_for => {}
+                DecideAnswer::Refuse(Refuse { code, gate: Some(gate), .. })
+                    if is_held(code) && began.elapsed() < hold_for && held_for.get_or_insert_with(|| gate.clone()) == &gate => {}
                 answered => return Ok(decided(answered, asked_at)),
             }
         }
@@ -202,8 +205,9 @@ pub(super) fn ledger_away() -> Refusal {
     Refusal::new(Code::LedgerUnavailable, detail)
 }
 
-fn waits_on(refuse: &Refuse) -> bool {
-    matches!(refuse.code, Code::ApprovalRequired | Code::ApprovalMismatch | Code::ApprovalExpired) && refuse.gate.is_some()
+/// Whether a person is asked, and may still answer while the call is held.
+fn is_held(code: Code) -> bool {
+    matches!(code, Code::ApprovalRequired | Code::ApprovalMismatch | Code::ApprovalExpired)
 }
 
 fn millis(span: Duration) -> Millis {

@@ -32,18 +32,16 @@ pub(crate) fn binding(world: &World) -> Result<Told> {
     ensure!(hears(&newcomer, &orders)?.starts_with("20") && hears(&trader, &orders)?.starts_with("20"), "nothing forbids orders yet");
 
     world.create_in_system(&denial("no-orders-anywhere", Some(LEVELS), "/v1/orders").to_string())?;
-    let cleaned = soon("the release's rule has come to both", || {
-        let ready = "--output=jsonpath={.status.conditions[?(@.type=='Programmed')].message}";
-        let told = said(&mut world.kubectl_system(["get", "policy/no-orders-anywhere", ready]))?;
+    let denied = soon("the release's rule has come to both", || {
         let both = [&newcomer, &trader].map(|agent| hears(agent, &orders));
-        let denied = both.into_iter().collect::<Result<Vec<_>>>()?.iter().all(|heard| heard.starts_with("403 "));
-        Ok(denied.then_some(told))
+        Ok(both.into_iter().collect::<Result<Vec<_>>>()?.iter().all(|heard| heard.starts_with("403 ")).then_some(()))
     });
     let own = hears(&trader, &refunds);
     said(&mut world.kubectl_system(["delete", "policy/no-orders-anywhere"]))?;
-    let (told, own) = (cleaned?, own?);
+    let ((), own) = (denied?, own?);
     ensure!(own.starts_with("403 ") && own.contains("policy_denied"), "what held of the namespace's own is gone: {own}");
-    ensure!(told.contains("dangling"), "who is behind is not named: {told:?}");
+    let told = known.field("policy/own-no-refunds", "{.status.conditions[?(@.type=='Programmed')].message}")?;
+    ensure!(told.contains("dangling does not hold"), "who is behind is not named: {told:?}");
     let placed = names.iter().map(|name| world.books().map(|books| books.of(name))).collect::<Result<Vec<_>>>()?;
     ensure!(placed.iter().all(|count| *count <= 1), "executed {placed:?}");
     not_theirs(world, &known)?;

@@ -129,6 +129,17 @@ async fn a_call_is_held_for_its_approval_as_long_as_the_rule_says() {
 }
 
 #[tokio::test]
+async fn a_call_is_held_for_one_gate_and_told_of_the_next_when_that_has_run_out() {
+    let manifests = APPROVAL.replace("expiresAfter: 1h", "expiresAfter: 1s").replace("holdFor: 0s", "holdFor: 10m");
+    let rig = Rig::start(&manifests).await;
+    let answer = rig.call(&large()).await;
+    assert_eq!(answer.status, 403, "{}", answer.body);
+    let gates: Vec<String> = rig.gates().await.iter().map(|gate| gate.spec.gate.to_string()).collect();
+    assert!(gates.len() == 2 && gates.iter().any(|gate| Some(gate.as_str()) == answer.header("x-kyb-gate-id")), "{gates:?}");
+    assert_eq!(rig.far.executed(), 0);
+}
+
+#[tokio::test]
 async fn a_denied_call_names_its_rule_and_nothing_leaves() {
     let rig = Rig::start(APPROVAL).await;
     let mut connection = kybernis_rules::caller::Connection::open(rig.proxy, "169.254.169.254:80".parse().unwrap()).await;

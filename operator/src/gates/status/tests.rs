@@ -59,6 +59,7 @@ fn statuses_say_exactly_this() {
     lines(&mut text, "used", with(Phase::Consumed, &both));
     lines(&mut text, "denied", with(Phase::Denied, &denial));
     lines(&mut text, "nobody in time", with(Phase::Expired, &[]));
+    lines(&mut text, "too few in time", with(Phase::Expired, &both[1..]));
     lines(&mut text, "approved and not used in time", with(Phase::Expired, &both));
     lines(&mut text, "the rule asks more", with(Phase::Superseded, &both));
     lines(&mut text, "a resolution waits", resolution(Phase::Pending, &[]));
@@ -75,7 +76,7 @@ fn statuses_say_exactly_this() {
 
 #[test]
 fn times_move_only_with_the_status_of_a_condition() {
-    let votes = vec![vote("ada@example.com", v1::GateVerdict::Approve, "")];
+    let votes = ["ada@example.com", "grace@example.com"].map(|person| vote(person, v1::GateVerdict::Approve, "")).to_vec();
     let in_phase = |phase: v1::GatePhase| read(v1::GateState { phase: phase.into(), votes: votes.clone(), ..gate("gate-a") });
     let first = status(&in_phase(v1::GatePhase::Pending), 1, &GateStatus::default(), at(1000));
     let stored: GateStatus = serde_json::from_value(serde_json::to_value(&first).unwrap()).unwrap();
@@ -89,5 +90,7 @@ fn times_move_only_with_the_status_of_a_condition() {
     let consumed = status(&in_phase(v1::GatePhase::Consumed), 1, &approved, at(4000));
     assert_eq!(times(&consumed), [3000, 3000], "True as before, for another reason");
     let expired = status(&in_phase(v1::GatePhase::Expired), 1, &approved, at(5000));
-    assert_eq!(times(&expired), [5000, 5000]);
+    assert_eq!(times(&expired), [3000, 3000], "and so when nobody used it");
+    let lower = status(&in_phase(v1::GatePhase::Superseded), 1, &approved, at(5000));
+    assert_eq!(times(&lower), [5000, 5000]);
 }
