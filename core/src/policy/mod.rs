@@ -11,6 +11,7 @@ mod compile;
 mod digest;
 mod error;
 mod host;
+mod implicit;
 mod judge;
 mod later;
 mod llm;
