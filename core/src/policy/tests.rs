@@ -250,6 +250,30 @@ mod levels {
     }
 
     #[test]
+    fn a_namespace_makes_nothing_repeatable_that_the_cluster_has_spoken_of() {
+        let check = |cluster: Value, own: Value, repeatable: bool, idempotent: bool, header: Option<&str>| {
+            let tool = both(cluster.clone(), own.clone(), (Value::Null, Value::Null));
+            let found = (tool.is_repeatable(), tool.is_idempotent(), tool.upstream_key_header());
+            assert_eq!(found, (repeatable, idempotent, header), "{cluster} {own}");
+        };
+        let (once, safe) = (json!({"idempotent": false}), json!({"idempotent": true}));
+        let keyed = |name: &str| json!({"upstream_key_header": name, "upstream_key_ttl": 1000});
+        let (theirs, ours) = (keyed("x-theirs"), keyed("x-ours"));
+        let once_keyed = json!({"idempotent": false, "upstream_key_header": "x-theirs"});
+        check(once.clone(), ours.clone(), false, false, Some("x-ours"));
+        check(once.clone(), json!({"idempotent": true, "upstream_key_header": "x-ours"}), false, false, Some("x-ours"));
+        check(json!({}), ours.clone(), true, false, Some("x-ours"));
+        check(safe.clone(), ours.clone(), true, true, Some("x-ours"));
+        check(once_keyed.clone(), json!({}), true, false, Some("x-theirs"));
+        check(once_keyed, ours, true, false, Some("x-theirs"));
+        // Safe under a key is not safe for ever.
+        check(theirs.clone(), safe.clone(), true, false, Some("x-theirs"));
+        check(theirs, once.clone(), false, false, Some("x-theirs"));
+        check(safe.clone(), once, false, false, None);
+        check(json!({}), safe, true, true, None);
+    }
+
+    #[test]
     fn a_namespace_cannot_name_its_way_into_a_cluster_rule() {
         let ours = tool(OWN, "approved", json!([{"hosts": ["a.example.com"]}]), json!({}), Value::Null);
         let theirs = tool(CLUSTER, "approved", json!([{"hosts": ["b.example.com"]}]), json!({}), Value::Null);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::call::CallHead;
 use super::error::ToolError;
 use super::implicit::{implicit_class, implicit_name};
-use super::model::{Class, Level, Origin, PrincipalRule, Tool};
+use super::model::{Class, Effect, Level, Origin, PrincipalRule, Tool};
 use super::probe::CompiledProbe;
 use super::schema::{BodySchema, SchemaMismatch};
 use crate::cel::{Expression, Facts};
@@ -61,6 +61,7 @@ pub struct EffectiveTool {
     upstream_key_ttl: Option<Millis>,
     outcome: Option<Arc<Expression>>,
     idempotent: bool,
+    repeatable: bool,
     not_executed_statuses: Vec<u16>,
     retention: Millis,
     principal: Option<PrincipalSource>,
@@ -99,6 +100,7 @@ impl EffectiveTool {
             upstream_key_ttl: None,
             outcome: None,
             idempotent: false,
+            repeatable: false,
             not_executed_statuses: Vec::new(),
             retention: DEFAULT_RETENTION,
             principal: None,
@@ -128,6 +130,7 @@ impl EffectiveTool {
             upstream_key_ttl: effect.upstream_key_ttl,
             outcome: compiled.outcome.clone(),
             idempotent: effect.idempotent.unwrap_or(false),
+            repeatable: repeatable(effect).unwrap_or(false),
             not_executed_statuses: effect.not_executed_statuses.clone().unwrap_or_default(),
             retention: effect.retention.unwrap_or(DEFAULT_RETENTION),
             principal: compiled.principal.clone(),
@@ -157,11 +160,10 @@ impl EffectiveTool {
         self.probe = self.probe.take().or_else(|| own.probe.clone());
         self.volatile = narrower(cluster.volatile.as_deref(), own.volatile.as_deref());
         self.not_executed_statuses = narrower(theirs.not_executed_statuses.as_deref(), ours.not_executed_statuses.as_deref());
-        self.idempotent = match (theirs.idempotent, ours.idempotent) {
-            (Some(theirs), Some(ours)) => theirs && ours,
-            (Some(word), None) | (None, Some(word)) => word,
-            (None, None) => false,
-        };
+        // Who names a header has spoken of repetition: safe under that key, for as long as it is kept.
+        self.idempotent = both(repeatable(theirs).map(|_| theirs.idempotent.unwrap_or(false)), ours.idempotent);
+        // A namespace's header is sent all the same: what the far side can tell apart it may.
+        self.repeatable = both(repeatable(theirs), repeatable(ours));
         if self.upstream_key_header.is_none() {
             self.upstream_key_header = ours.upstream_key_header.clone();
         }
@@ -241,7 +243,7 @@ impl EffectiveTool {
 
     /// Whether a dispatched effect may be sent again without a second effect.
     pub fn is_repeatable(&self) -> bool {
-        self.idempotent || self.upstream_key_header.is_some()
+        self.repeatable
     }
 
     /// Whether the far side is declared safe to repeat.
@@ -358,6 +360,15 @@ pub(super) fn principal_rule(rule: &PrincipalRule) -> Option<&str> {
         PrincipalRule::None => None,
         PrincipalRule::Expression(source) => Some(source),
     }
+}
+
+/// What an object says of sending again: `false` only in so many words, and with no key that would make it safe.
+fn repeatable(effect: &Effect) -> Option<bool> {
+    if effect.upstream_key_header.is_some() { Some(true) } else { effect.idempotent }
+}
+
+fn both(theirs: Option<bool>, ours: Option<bool>) -> bool {
+    theirs.or(ours).unwrap_or(false) && ours.unwrap_or(true)
 }
 
 fn narrower<T: Clone + PartialEq>(theirs: Option<&[T]>, ours: Option<&[T]>) -> Vec<T> {
