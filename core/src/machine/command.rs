@@ -16,6 +16,9 @@ use crate::time::{Millis, Timestamp};
 /// Longest [`Decide::action`] in bytes: one line for people. A longer one is cut with [`crate::text::shortened`].
 pub const ACTION_MAX: usize = 2048;
 
+/// The [note](Decide::notes) that holds the deciding rule's own words, for the caller of a call that people must allow.
+pub const REASON_NOTE: &str = "reason";
+
 /// One thing asked of the ledger.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -116,7 +119,8 @@ pub struct Decide {
     pub adopts: Option<EffectId>,
     /// Every policy that selects the agent is in Audit mode: what the call meets is noted in its span and alters nothing.
     pub audit: bool,
-    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win.
+    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win. One of them
+    /// is read here: [`REASON_NOTE`].
     pub notes: BTreeMap<String, String>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
     pub observed: Vec<Observation>,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::event::{Event, Fact};
 use super::reply::{Action, Refuse, Reply};
 use super::state::State;
-use super::{Decide, Entropy, Outcome};
+use super::{Decide, Entropy, Outcome, REASON_NOTE};
 use crate::ids::{AgentId, EffectId, GateId, KeyDigest, PersonId, RequestDigest, RunId, SpanId, ToolName};
 use crate::mutation::broken;
 use crate::reason::Code;
@@ -234,7 +234,7 @@ pub(super) fn standing(state: &State, decide: &Decide, approval: &Approval, now:
         Some(gate) => match gate.phase {
             GatePhase::Approved | GatePhase::Pending if !gate.asks_enough(approval) => Anew::Instead(gate),
             GatePhase::Approved => return Standing::Approved(gate.spec.gate.clone()),
-            GatePhase::Pending => return Standing::Refused(waiting(gate)),
+            GatePhase::Pending => return Standing::Refused(waiting(decide, gate)),
             GatePhase::Consumed if broken("approval_is_used_once") => return Standing::Approved(gate.spec.gate.clone()),
             GatePhase::Denied
             | GatePhase::Expired
@@ -258,11 +258,12 @@ enum Anew<'a> {
     Instead(&'a Gate),
 }
 
-fn waiting(gate: &Gate) -> Outcome {
+fn waiting(decide: &Decide, gate: &Gate) -> Outcome {
     let (have, need) = (gate.count(GateVerdict::Approve), gate.spec.required.max(1));
     let name = &gate.spec.gate;
-    let detail =
-        format!("Waits for approval by {} ({have} of {need}). Approve gate {name}, then send the same request again.", gate.spec.class);
+    let class = &gate.spec.class;
+    let detail = format!("Waits for approval by {class} ({have} of {need}). Approve gate {name}, then send the same request again.");
+    let detail = because(decide, detail);
     Outcome::reply(Reply::Refuse(Box::new(Refuse { gate: Some(name.clone()), ..Refuse::new(Code::ApprovalRequired, detail) })))
 }
 
@@ -294,29 +295,8 @@ fn open(state: &State, decide: &Decide, approval: &Approval, why: Anew<'_>, now:
         return Outcome::default();
     };
     let other = state.gate_on_keys(&decide.agent, &decide.tool, &decide.keys, approval.digest);
-    let class = &approval.class;
-    let (code, detail) = match (other, why) {
-        (Some(approved), _) => (
-            Code::ApprovalMismatch,
-            format!(
-                "Gate {} approved another request under the same key; this one differs and needs its own approval: gate {gate}.",
-                approved.spec.gate
-            ),
-        ),
-        (None, Anew::Lapsed) => {
-            (Code::ApprovalExpired, format!("The earlier approval was not used in time. Gate {gate} asks {class} again."))
-        }
-        (None, Anew::Instead(old)) => (
-            Code::ApprovalRequired,
-            format!(
-                "The policy now asks {} people of {class}, gate {} asked fewer. Approve gate {gate}, then send the same request again.",
-                approval.required, old.spec.gate
-            ),
-        ),
-        (None, Anew::First) => {
-            (Code::ApprovalRequired, format!("Needs approval by {class}. Approve gate {gate}, then send the same request again."))
-        }
-    };
+    let (code, detail) = asks(approval, other, why, &gate);
+    let detail = because(decide, detail);
     let spec = GateSpec {
         gate: gate.clone(),
         kind: GateKind::Approval,
@@ -344,4 +324,39 @@ fn open(state: &State, decide: &Decide, approval: &Approval, why: Anew<'_>, now:
     outcome.events.push(Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } });
     outcome.actions.push(Action::GateOpened { gate });
     outcome
+}
+
+/// What a call is told for which `gate` was opened.
+fn asks(approval: &Approval, other: Option<&Gate>, why: Anew<'_>, gate: &GateId) -> (Code, String) {
+    let people = match approval.required.max(1) {
+        1 => format!("1 person of {}", approval.class),
+        required => format!("{required} people of {}", approval.class),
+    };
+    match (other.map(|gate| &gate.spec.gate), why) {
+        (Some(approved), _) => (
+            Code::ApprovalMismatch,
+            format!(
+                "Gate {approved} approved another request under the same key; this one differs and needs {people} to approve gate {gate}."
+            ),
+        ),
+        (None, Anew::Lapsed) => {
+            (Code::ApprovalExpired, format!("The earlier approval was not used in time. Gate {gate} asks {people} again."))
+        }
+        (None, Anew::Instead(old)) => (
+            Code::ApprovalRequired,
+            format!(
+                "The policy now asks {people}, gate {} asked fewer. Approve gate {gate}, then send the same request again.",
+                old.spec.gate
+            ),
+        ),
+        (None, Anew::First) => {
+            (Code::ApprovalRequired, format!("Needs approval by {people}. Approve gate {gate}, then send the same request again."))
+        }
+    }
+}
+
+/// The rule's own words first: they say why.
+fn because(decide: &Decide, detail: String) -> String {
+    let reason = decide.notes.get(REASON_NOTE).map(|reason| reason.trim().trim_end_matches('.')).filter(|reason| !reason.is_empty());
+    reason.map_or_else(|| detail.clone(), |reason| format!("{reason}. {detail}"))
 }

@@ -20,6 +20,23 @@ fn an_approval_lets_the_same_request_through_once() {
 }
 
 #[test]
+fn a_call_that_waits_is_told_why_and_how_many_people_must_agree() {
+    let noted = |reason: &str| BTreeMap::from([(REASON_NOTE.to_owned(), reason.to_owned())]);
+    for (required, notes, why, people) in [
+        (2, noted("orders over 10,000 need two people"), "orders over 10,000 need two people. ", "2 people"),
+        (1, noted("large."), "large. ", "1 person"),
+        (1, BTreeMap::new(), "", "1 person"),
+    ] {
+        let mut ledger = Ledger::default();
+        let gated = |decision| Decide { approval: Some(approval(1, required)), notes: notes.clone(), ..order(decision) };
+        let Refuse { gate: Some(gate), detail, .. } = ledger.refusal(&gated("d1")) else { panic!("no gate") };
+        let then = format!("Approve gate {gate}, then send the same request again.");
+        assert_eq!(detail, format!("{why}Needs approval by {people} of desk-heads. {then}"));
+        assert_eq!(ledger.refusal(&gated("d2")).detail, format!("{why}Waits for approval by desk-heads (0 of {required}). {then}"));
+    }
+}
+
+#[test]
 fn an_approval_does_not_fit_a_changed_request() {
     let mut ledger = Ledger::default();
     let gate = ledger.refusal(&Decide { approval: Some(approval(1, 1)), ..order("d1") }).gate.unwrap();
