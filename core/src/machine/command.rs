@@ -18,6 +18,9 @@ pub const ACTION_MAX: usize = 2048;
 
 /// The [note](Decide::notes) that holds the deciding rule's own words, for the caller of a call that people must allow.
 pub const REASON_NOTE: &str = "reason";
+/// The [note](Decide::notes) that holds the request in short, built from the parsed one: what a person reads who must settle a doubt.
+/// It stands in the effect's record and in no span.
+pub const SUMMARY_NOTE: &str = "summary";
 
 /// One thing asked of the ledger.
 #[derive(Clone, Debug)]
@@ -119,8 +122,8 @@ pub struct Decide {
     pub adopts: Option<EffectId>,
     /// Every policy that selects the agent is in Audit mode: what the call meets is noted in its span and alters nothing.
     pub audit: bool,
-    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win. One of them
-    /// is read here: [`REASON_NOTE`].
+    /// What else the sidecar has to say of the call: attributes of its SPAN_START, where the ledger's own names win. Two of them
+    /// are read here: [`REASON_NOTE`] and [`SUMMARY_NOTE`].
     pub notes: BTreeMap<String, String>,
     /// Effects of this boot that its callers have read to the end, or whose callers are gone, seen since the last call.
     pub observed: Vec<Observation>,

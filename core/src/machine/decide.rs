@@ -1,6 +1,6 @@
 //! Decide: everything that must hold before the first byte, in one append.
 
-use super::command::Decide;
+use super::command::{Decide, SUMMARY_NOTE};
 use super::effect::{Effect, EffectSpec, Fence, KeyLevel};
 use super::event::{Event, Fact};
 use super::gate::{self, Standing};
@@ -115,6 +115,7 @@ fn admit(state: &State, decide: &Decide, now: Timestamp, entropy: Entropy) -> Ou
         span: decide.span.clone(),
         tool: decide.tool.clone(),
         action: decide.action.clone(),
+        summary: summary(decide).to_owned(),
         level: decide.level,
         keys: decide.keys.clone(),
         meaning: decide.meaning,
@@ -158,13 +159,20 @@ fn freed<'s>(state: &'s State, decide: &Decide) -> Option<&'s Effect> {
     }
 }
 
+/// The request in short, as a gate shows it.
+fn summary(decide: &Decide) -> &str {
+    let noted = || decide.notes.get(SUMMARY_NOTE).map(String::as_str);
+    decide.approval.as_ref().map(|approval| approval.summary.as_str()).or_else(noted).unwrap_or_default()
+}
+
 fn span_start(decide: &Decide, effect: &EffectId, now: Timestamp) -> SpanStart {
     let mut start = SpanStart::new(now, decide.run.clone(), decide.span.clone(), SpanType::SideEffect, &decide.action);
     start.parent_span_id = decide.parent_span.clone();
     start.attempt = Some(decide.attempt);
     start.idempotency_key = Some(decide.key_hint.clone()).filter(|hint| !hint.is_empty());
     start.input_hash = decide.fingerprint.map(|print| print.to_string());
-    start.attributes = decide.notes.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    start.attributes =
+        decide.notes.iter().filter(|(name, _)| *name != SUMMARY_NOTE).map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let mut note = |name: &str, value: &str| start.attributes.insert(name.to_owned(), value.into());
     note("effect_id", effect.as_str());
     note("tool", decide.tool.as_str());

@@ -69,6 +69,9 @@ pub struct EffectSpec {
     pub tool: ToolName,
     /// `METHOD host/path`, for people.
     pub action: String,
+    /// The request in short, for people who must settle it; empty where its sidecar said nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
     /// What named it.
     pub level: KeyLevel,
     /// The claimed keys: one, several for a batch, none at [`KeyLevel::Derived`].

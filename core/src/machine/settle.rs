@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use super::command::{Abandon, Evidence, Finding, Observation, Observe, Renew, Settle, SettleOutcome};
-use super::effect::{Effect, EffectState, Fence, NotSentProof, SettledBy};
+use super::effect::{Effect, EffectSpec, EffectState, Fence, NotSentProof, SettledBy};
 use super::event::{Event, Fact, Settled};
 use super::gate::{GateKind, GateSpec};
 use super::reply::{Action, Refuse, Reply};
@@ -187,7 +187,7 @@ pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, int
         span: effect.spec.span.clone(),
         tool: effect.spec.tool.clone(),
         action: effect.spec.action.clone(),
-        summary: format!("Was {} executed? Look at the far side.", effect.spec.action),
+        summary: asked(&effect.spec),
         digest: RequestDigest::from_bytes(hash.into()),
         policy: String::new(),
         required: 1,
@@ -198,6 +198,13 @@ pub(super) fn open_resolution(effect: &Effect, fence: Fence, now: Timestamp, int
     };
     into.events.push(Event { ts: now, fact: Fact::GateOpened { gate: Box::new(spec) } });
     into.actions.push(Action::GateOpened { gate });
+}
+
+/// What was to be done comes first, so that a list of gates tells one from another.
+fn asked(spec: &EffectSpec) -> String {
+    let EffectSpec { action, summary, .. } = spec;
+    let question = format!("was {action} executed? Look at the far side.");
+    if summary.is_empty() { question.replacen('w', "W", 1) } else { format!("{summary}: {question}") }
 }
 
 /// A grant older than the last one is proven to have been executed: an alarm, once, unless the only later one is proven not to

@@ -352,3 +352,28 @@ fn journal_replay_gives_the_same_answers() {
     assert_eq!(reborn.effect(&grant.effect), ledger.state.effect(&grant.effect));
     assert_eq!(reborn.run(&RunId::new("run-1").unwrap()), ledger.state.run(&RunId::new("run-1").unwrap()));
 }
+
+#[test]
+fn a_resolution_says_what_was_to_be_done() {
+    let noted = || BTreeMap::from([(SUMMARY_NOTE.to_owned(), "payment_id=p1 amount=500".to_owned()), ("other".to_owned(), "x".to_owned())]);
+    for (approval, notes, expect) in [
+        (None, noted(), "payment_id=p1 amount=500: was POST broker.example.com/v1/orders executed? Look at the far side."),
+        (Some(approval(1, 1)), noted(), "qty=500: was POST broker.example.com/v1/orders executed? Look at the far side."),
+        (None, BTreeMap::new(), "Was POST broker.example.com/v1/orders executed? Look at the far side."),
+    ] {
+        let mut ledger = Ledger::default();
+        let call = |decision| Decide { approval: approval.clone(), notes: notes.clone(), ..order(decision) };
+        if approval.is_some() {
+            let gate = ledger.refusal(&call("d1")).gate.unwrap();
+            ledger.vote(&gate, "ada", GateVerdict::Approve);
+        }
+        let granted = ledger.ask(&Command::Decide(Box::new(call("d2"))));
+        let Reply::Grant(grant) = granted.reply else { panic!("{:?}", granted.reply) };
+        let Some(Fact::EffectGranted { start, .. }) = granted.events.into_iter().map(|event| event.fact).next_back() else {
+            panic!("no grant")
+        };
+        assert_eq!((start.attributes.contains_key(SUMMARY_NOTE), start.attributes.contains_key("other")), (false, notes.len() == 2));
+        let Reply::Settled { gate: Some(gate), .. } = ledger.settle("a", &grant, doubt()) else { panic!("no gate") };
+        assert_eq!(ledger.state.gate(&gate).unwrap().spec.summary, expect);
+    }
+}
