@@ -205,7 +205,7 @@ fn explain(error: &ExecutionError) -> String {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a boolean",
+        Value::Bool(_) => "true or false",
         Value::Int(_) | Value::UInt(_) => "an integer",
         Value::Float(_) => "a decimal number",
         Value::String(_) => "a text",

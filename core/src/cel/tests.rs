@@ -142,6 +142,11 @@ fn what_surely_is_of_another_type_is_refused_before_it_runs() {
         ("request.path - 1 > 2", "line 1, column 8: this is a text where a number belongs".to_owned()),
         ("request.path > 5", "line 1, column 14: a text is neither more nor less than a number".to_owned()),
         ("1 ? true : false", format!("line 1, column 3: before ? stands a number {truth}")),
+        ("{'a': 1}", format!("line 1, column 1: the expression gives an object {truth}")),
+        ("request.port in [1, request.path - 1]", "line 1, column 28: this is a text where a number belongs".to_owned()),
+        ("size({'a': {'b': -'x'}}) > 0", "line 1, column 19: this is a text where a number belongs".to_owned()),
+        ("{'a': !1}.a", format!("line 1, column 8: this is a number {truth}")),
+        ("[!1].exists(one, one)", format!("line 1, column 3: this is a number {truth}")),
     ] {
         let refused = Expression::compile_condition(source, Profile::Policy).map(drop).unwrap_err().to_string();
         assert_eq!(refused, expect, "{source}");

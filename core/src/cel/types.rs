@@ -6,6 +6,7 @@ use std::fmt;
 use ::cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
 use super::CompileError;
+use super::bounds::children;
 use super::check::error_at;
 
 /// What an expression gives.
@@ -28,7 +29,7 @@ impl fmt::Display for Kind {
             Self::Text => "a text",
             Self::Bytes => "bytes",
             Self::List => "a list",
-            Self::Map => "a map",
+            Self::Map => "an object",
             Self::Null => "null",
         })
     }
@@ -38,13 +39,19 @@ impl fmt::Display for Kind {
 pub(super) fn kind(node: &IdedExpr, source: &SourceInfo) -> Result<Option<Kind>, CompileError> {
     match &node.expr {
         Expr::Literal(literal) => Ok(Some(of_literal(literal))),
-        Expr::List(_) => Ok(Some(Kind::List)),
-        Expr::Map(_) => Ok(Some(Kind::Map)),
+        Expr::List(_) => parts(node, source).map(|()| Some(Kind::List)),
+        Expr::Map(_) => parts(node, source).map(|()| Some(Kind::Map)),
         Expr::Ident(name) => Ok(of_variable(name)),
-        Expr::Select(select) => Ok(of_field(select)),
+        Expr::Select(select) => kind(&select.operand, source).map(|_| of_field(select)),
         Expr::Call(call) => of_call(node, call, source),
-        Expr::Comprehension(_) | Expr::Struct(_) | Expr::Unspecified => Ok(None),
+        // What a loop goes over stands outside it; inside, a name may be the loop's own.
+        Expr::Comprehension(each) => kind(&each.iter_range, source).map(|_| None),
+        Expr::Struct(_) | Expr::Unspecified => Ok(None),
     }
+}
+
+fn parts(node: &IdedExpr, source: &SourceInfo) -> Result<(), CompileError> {
+    children(&node.expr).into_iter().try_for_each(|part| kind(part, source).map(drop))
 }
 
 const fn of_literal(literal: &LiteralValue) -> Kind {
