@@ -74,6 +74,7 @@ impl Expression {
         bounds::after_parsing(program.expression())?;
         let reads = check::names(program.expression(), program.source_info(), profile)?;
         let gives = types::kind(program.expression(), program.source_info())?;
+        types::patterns(program.expression(), program.source_info())?;
         let expr = rewrite::guarded(program.expression().clone());
         Ok(Self { inner: Arc::new(Compiled { source: source.to_owned(), expr, reads, gives }) })
     }

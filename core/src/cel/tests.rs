@@ -165,6 +165,22 @@ fn what_surely_is_of_another_type_is_refused_before_it_runs() {
 }
 
 #[test]
+fn a_constant_pattern_that_does_not_compile_is_refused_where_it_is_written() {
+    for (source, expect) in [
+        ("request.path.matches('(')", "line 1, column 22: \"(\" is no regular expression: unclosed group"),
+        (
+            "request.body.items.all(i,\n  i.matches('[b-a]'))",
+            "line 2, column 13: \"[b-a]\" is no regular expression: invalid character class range, the start must be <= the end",
+        ),
+    ] {
+        assert_eq!(Expression::compile(source, Profile::Request).map(drop).unwrap_err().to_string(), expect);
+    }
+    for sound in ["request.path.matches('^/v[12]/')", "request.path.matches(request.body.pattern)", "'('.matches(request.path)"] {
+        assert!(Expression::compile(sound, Profile::Request).is_ok(), "{sound}");
+    }
+}
+
+#[test]
 fn a_key_that_is_null_or_empty_is_an_error() {
     let keys = |source: &str| Expression::compile(source, Profile::Request).unwrap().eval_keys(&facts_with(None));
     assert_eq!(keys("request.body.payment_id"), Ok(vec!["77".to_owned()]));

@@ -5,6 +5,8 @@ use std::fmt;
 
 use ::cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
 
+use regex::Regex;
+
 use super::CompileError;
 use super::bounds::children;
 use super::check::error_at;
@@ -52,6 +54,29 @@ pub(super) fn kind(node: &IdedExpr, source: &SourceInfo) -> Result<Option<Kind>,
 
 fn parts(node: &IdedExpr, source: &SourceInfo) -> Result<(), CompileError> {
     children(&node.expr).into_iter().try_for_each(|part| kind(part, source).map(drop))
+}
+
+/// Refuses a constant pattern that does not compile: it would err on every call.
+pub(super) fn patterns(root: &IdedExpr, source: &SourceInfo) -> Result<(), CompileError> {
+    let mut pending = vec![root];
+    while let Some(node) = pending.pop() {
+        if let Expr::Call(call) = &node.expr
+            && call.func_name == "matches"
+            && let Some(IdedExpr { id, expr: Expr::Literal(LiteralValue::String(pattern)) }) = call.args.last()
+            && let Err(error) = Regex::new(pattern.inner())
+        {
+            return Err(error_at(source, *id, format!("{:?} is no regular expression: {}", pattern.inner(), cause(&error))));
+        }
+        pending.extend(children(&node.expr));
+    }
+    Ok(())
+}
+
+/// The last line of what the library draws over several.
+fn cause(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().next_back().unwrap_or_default();
+    last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 const fn of_literal(literal: &LiteralValue) -> Kind {
