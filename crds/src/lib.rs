@@ -7,9 +7,11 @@
 mod check;
 mod decode;
 mod error;
+mod folder;
 pub mod kinds;
 mod later;
 mod load;
+mod loader;
 mod locate;
 mod lowering;
 mod path;
@@ -20,10 +22,10 @@ mod yaml;
 
 pub use check::{Report, check};
 pub use error::{Fault, ManifestError};
+pub use folder::FILES_MAX;
 pub use kinds::crds;
 pub use load::{
-    AgentScope, DEFAULT_NAMESPACE, FILES_MAX, Loaded, Object, SYSTEM_NAMESPACE, Source, load, load_objects, load_sources, lower,
-    lower_namespace,
+    AgentScope, DEFAULT_NAMESPACE, Loaded, Object, SYSTEM_NAMESPACE, Source, load, load_objects, load_sources, lower, lower_namespace,
 };
 pub use secret::SecretValue;
 pub use yaml::{DEPTH_MAX, DOCUMENTS_MAX, FILE_BYTES_MAX, NODES_MAX, Position};
