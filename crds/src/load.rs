@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use kybernis_core::policy::{Kind, Labels, Level, Origin, Policy, PolicySet, RetryPolicy, SecretRef, Tool};
+use kybernis_core::policy::{Delegate, Kind, Labels, Level, Origin, Policy, PolicySet, RetryPolicy, SecretRef, Tool, undelegated};
 use serde_json::Value;
 
 use crate::error::ManifestError;
@@ -94,7 +94,11 @@ pub fn load_sources(sources: &[Source]) -> Result<Loaded, Vec<ManifestError>> {
         loader.file(source);
     }
     loader.compile();
-    loader.finish()
+    // Here the release's policies are all at hand; who has them from elsewhere asks by itself.
+    let mut loaded = loader.finish()?;
+    loaded.warnings.extend(loaded.undelegated());
+    loaded.warnings.sort();
+    Ok(loaded)
 }
 
 /// Reads objects as the API server has them, by the very same checks; the status and what the server adds to the metadata are left
@@ -161,6 +165,29 @@ impl Loaded {
             Some(warning)
         };
         passed.filter_map(warn).collect()
+    }
+
+    /// Warns of every policy that says what the release would have to delegate first: it is valid, and without effect.
+    pub fn undelegated(&self) -> Vec<ManifestError> {
+        let release: Vec<&str> =
+            self.policies.iter().filter(|p| p.origin.level == Level::Cluster).map(|p| p.origin.name.as_str()).collect();
+        let release = match release.as_slice() {
+            [] => "the release has no Policy that delegates".to_owned(),
+            [name] => format!("the release's Policy {name} does not delegate"),
+            names => format!("the release's Policies {} do not delegate", names.join(", ")),
+        };
+        let warn = |(origin, what): (&Origin, Delegate)| {
+            let (file, line) = self.places.get(&(Kind::Policy, origin.clone()))?;
+            let problem = format!(
+                "has no effect here: {release} {} to this namespace. Remove it, or have delegates: [{}] added there",
+                what.field(),
+                what.name()
+            );
+            let mut warning = ManifestError::new(file, None, &format!("spec.{}", what.field()), &problem);
+            warning.line = Some(*line).filter(|line| *line > 0);
+            Some(warning)
+        };
+        undelegated(&self.policies).into_iter().filter_map(warn).collect()
     }
 
     fn warn_if_empty(mut self, dir: &Path) -> Self {

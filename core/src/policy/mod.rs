@@ -40,5 +40,5 @@ pub use path::{CanonicalPath, PATH_PATTERN_MAX, PathError, PathKind, PathPattern
 pub use probe::{CompiledProbe, PROBE_URL_MAX, ProbeWord, RenderedProbe};
 pub use schema::{SCHEMA_BYTES_MAX, SchemaMismatch};
 pub use selector::{Labels, Operator, Requirement, Selector};
-pub use settings::{DEFAULT_BODY_BYTES, DEFAULT_DERIVED_WINDOW, Settings};
+pub use settings::{DEFAULT_BODY_BYTES, DEFAULT_DERIVED_WINDOW, Settings, undelegated};
 pub use tool::{DEFAULT_RETENTION, EffectiveTool, OutcomeWord, PrincipalWord};

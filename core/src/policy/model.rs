@@ -241,6 +241,24 @@ pub enum Delegate {
     Uninspected,
 }
 
+impl Delegate {
+    /// The field that a namespace's Policy may use by it.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::FailureModeOpen => "failureMode",
+            Self::Uninspected => "uninspected",
+        }
+    }
+
+    /// As a manifest names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FailureModeOpen => "FailureModeOpen",
+            Self::Uninspected => "Uninspected",
+        }
+    }
+}
+
 /// `Policy.spec.derivedKeys`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DerivedKeys {

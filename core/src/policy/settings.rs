@@ -2,7 +2,7 @@
 //! the cluster has delegated.
 
 use super::host::{Host, HostPattern};
-use super::model::{Delegate, DerivedKeys, DerivedMode, FailureMode, Level, Mode, Policy};
+use super::model::{Delegate, DerivedKeys, DerivedMode, FailureMode, Level, Mode, Origin, Policy};
 use crate::time::Millis;
 
 /// Body bytes buffered for expressions where no policy says more.
@@ -54,6 +54,21 @@ impl Settings {
     pub(super) fn is_uninspected_at_some_port(&self, host: &Host) -> bool {
         self.uninspected.iter().any(|pattern| pattern.matches_at_some_port(host))
     }
+}
+
+/// What a namespace's policies say in vain, for no policy of the cluster delegates it, whatever an agent's labels: by which
+/// Policy, and what would have to be delegated.
+pub fn undelegated(policies: &[Policy]) -> Vec<(&Origin, Delegate)> {
+    let delegated = |what: &Delegate| {
+        policies.iter().filter(|policy| policy.origin.level == Level::Cluster).any(|policy| policy.delegates.contains(what))
+    };
+    let own = policies.iter().filter(|policy| policy.origin.level == Level::Namespace);
+    let said = own.flat_map(|policy| {
+        let open = (policy.failure_mode == Some(FailureMode::Open)).then_some(Delegate::FailureModeOpen);
+        let unread = (!policy.uninspected.is_empty()).then_some(Delegate::Uninspected);
+        open.into_iter().chain(unread).map(|what| (&policy.origin, what))
+    });
+    said.filter(|(_, what)| !delegated(what)).collect()
 }
 
 /// The mode that meets most repeats, and the longest window.

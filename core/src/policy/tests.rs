@@ -326,8 +326,16 @@ mod levels {
         let alone = settings(std::slice::from_ref(&own));
         assert_eq!((alone.failure_mode, alone.is_uninspected(&host, 443)), (FailureMode::Closed, false));
         let delegates = policy(CLUSTER, "all", &[], json!({"delegates": ["FailureModeOpen", "Uninspected"]}));
-        let both = settings(&[delegates, own.clone()]);
+        let both = settings(&[delegates.clone(), own.clone()]);
         assert_eq!((both.failure_mode, both.is_uninspected(&host, 443)), (FailureMode::Open, true));
+        let vain = |policies: &[Value]| {
+            let set = set(&[], policies, &[]);
+            undelegated(&set.policies).iter().map(|(origin, what)| format!("{} {}", origin.name, what.field())).collect::<Vec<_>>()
+        };
+        let some = policy(CLUSTER, "all", &[], json!({"delegates": ["Uninspected"], "failure_mode": "Open"}));
+        assert_eq!(vain(std::slice::from_ref(&own)), ["own failureMode", "own uninspected"]);
+        assert_eq!(vain(&[some, own.clone()]), ["own failureMode"]);
+        assert_eq!(vain(&[delegates.clone(), own.clone(), policy(OWN, "quiet", &[], json!({"failure_mode": "Closed"}))]), [""; 0]);
         let closed = policy(CLUSTER, "all", &[], json!({"delegates": ["FailureModeOpen"], "failure_mode": "Closed"}));
         assert_eq!(settings(&[closed, own]).failure_mode, FailureMode::Closed);
         let errors = refused(&[], &[policy(OWN, "own", &[], json!({"delegates": ["Uninspected"]}))]);
