@@ -19,7 +19,7 @@ pub(crate) fn expired(world: &World) -> Result<Told> {
     let first = waiting(&space)?;
     said_by(&space, "ada", &word(&first, "Approve"))?;
     space.wait(&named(&first), "condition=Approved")?;
-    ends(&space, &first)?;
+    ends(&space, &first, "True")?;
     asks(world, &agent, &order, "approval_expired")?;
 
     // Whoever passes words on is held up until the gate is over.
@@ -29,18 +29,18 @@ pub(crate) fn expired(world: &World) -> Result<Told> {
     // It goes on whatever became of that: the scenarios after this one need it.
     signal_operator(world, "SIGCONT")?;
     not_taken(&space, &late?, "is Expired already")?;
-    ends(&space, &second)?;
+    ends(&space, &second, "False")?;
     asks(world, &agent, &order, "approval_required")?;
     let executed = world.books()?.of(&order);
     ensure!(executed == 0, "what nobody approved in time was executed {executed} times");
     Ok(Told::new("an approval used too late, a word that comes to the ledger too late, words on gates that are over", "0"))
 }
 
-/// Waits until people read that the gate is over; then no word is let in.
-fn ends(space: &Space<'_>, gate: &Value) -> Result<()> {
+/// Waits until people read that the gate is over, and whether enough of them had spoken; then no word is let in.
+fn ends(space: &Space<'_>, gate: &Value, decided: &str) -> Result<()> {
     space.wait(&named(gate), "jsonpath={.status.phase}=Expired")?;
-    let decided = space.field(&named(gate), "{.status.conditions[?(@.type=='Decided')].status}")?;
-    ensure!(decided == "False", "what is over is Decided={decided}");
+    let reads = space.field(&named(gate), "{.status.conditions[?(@.type=='Decided')].status}")?;
+    ensure!(reads == decided, "what is over is Decided={reads}, not {decided}");
     refuses(space, "a word on a gate that is over", "ada", &word(&object(space, &named(gate))?, "Approve"), "it is Expired")
 }
 
