@@ -53,7 +53,8 @@ fn denial(name: &str, app: Option<&str>, path: &str) -> Value {
     let selector = app.map_or_else(|| json!({}), |app| json!({"matchLabels": {"app": app}}));
     let rule = json!({
         "name": name,
-        "match": {"hosts": ["broker.example.com:18080"], "paths": [path], "methods": ["POST"]},
+        "match": {"hosts": ["broker.example.com:18080"], "methods": ["POST"]},
+        "when": format!("request.path == '{path}'"),
         "verdict": "Deny",
     });
     json!({
