@@ -1,6 +1,7 @@
 //! From the kinds to core's model: defaults filled in, and the rules checked that a schema cannot say.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kybernis_core::machine::RESOLUTION_CLASS;
 use kybernis_core::policy::{
     self as model, DEFAULT_BODY_BYTES, DEFAULT_DERIVED_WINDOW, DerivedMode, Operator, Origin, PathPattern, PrincipalRule, Requirement,
     RuleVerdict, Scope, SecretRef, Selector,
@@ -8,7 +9,8 @@ use kybernis_core::policy::{
 use kybernis_core::time::Millis;
 
 use crate::kinds::{
-    ApprovalSpec, DerivedKeysMode, EffectSpec, Policy, ProbeSpec, RetryPolicy, RuleSpec, ScopeSpec, ToolRegistration, VerdictSpec,
+    ApprovalSpec, DerivedKeysMode, EffectSpec, Policy, ProbeMethod, ProbeSpec, RetryPolicy, RuleSpec, ScopeSpec, ToolRegistration,
+    VerdictSpec,
 };
 use crate::values::GoDuration;
 
@@ -19,6 +21,12 @@ const BACKOFF_BASE: Millis = Millis::new(100);
 const BACKOFF_MAX: Millis = Millis::from_secs(5);
 const PROBE_DELAY: Millis = Millis::from_secs(2);
 const PROBE_INTERVAL: Millis = Millis::from_secs(10);
+/// Shorter ones are a load on the far side.
+const PROBE_INTERVAL_MIN: Millis = Millis::new(100);
+/// Any time at all.
+const SHORTEST: Millis = Millis::new(1);
+/// Classes of the people who decide other gates than a rule's.
+const OTHER_CLASSES: [&str; 2] = [RESOLUTION_CLASS, "budget"];
 const PROBE_GIVE_UP: Millis = Millis::from_secs(600);
 
 /// What is wrong with a field: its path, and the rule with what to do.
@@ -67,11 +75,12 @@ fn effect(origin: &Origin, spec: &EffectSpec, errors: &mut Vec<FieldError>) -> m
             PRINCIPAL_NONE => PrincipalRule::None,
             source => PrincipalRule::Expression(source.to_owned()),
         }),
-        probe: spec.probe.as_ref().map(|spec| probe(origin, spec)),
+        probe: spec.probe.as_ref().map(|spec| probe(origin, spec, errors)),
     }
 }
 
-fn probe(origin: &Origin, spec: &ProbeSpec) -> model::Probe {
+fn probe(origin: &Origin, spec: &ProbeSpec, errors: &mut Vec<FieldError>) -> model::Probe {
+    at_least("spec.effect.probe.interval", spec.interval, PROBE_INTERVAL_MIN, errors);
     let secret = |secret: &crate::kinds::SecretKeyRef| SecretRef {
         namespace: origin.namespace.clone(),
         name: secret.name.clone(),
@@ -79,7 +88,10 @@ fn probe(origin: &Origin, spec: &ProbeSpec) -> model::Probe {
     };
     model::Probe {
         url: spec.url.clone(),
-        method: spec.method.as_ref().map_or_else(|| "GET".to_owned(), ToString::to_string),
+        method: match spec.method.unwrap_or_default() {
+            ProbeMethod::Get => "GET".to_owned(),
+            ProbeMethod::Head => "HEAD".to_owned(),
+        },
         headers: spec.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         secret_ref: spec.secret_ref.as_ref().map(secret),
         executed_when: spec.executed_when.clone(),
@@ -128,14 +140,21 @@ fn rule(at: usize, spec: &RuleSpec, errors: &mut Vec<FieldError>) -> model::Rule
         verdict: match spec.verdict {
             VerdictSpec::Allow => RuleVerdict::Allow,
             VerdictSpec::Deny => RuleVerdict::Deny,
-            VerdictSpec::RequireApproval => RuleVerdict::RequireApproval(approval(spec.approval.as_ref())),
+            VerdictSpec::RequireApproval => {
+                let field = format!("spec.rules[{at}].approval");
+                RuleVerdict::RequireApproval(approval(&field, spec.approval.as_ref(), errors))
+            }
         },
         reason: spec.reason.clone(),
     }
 }
 
-fn approval(spec: Option<&ApprovalSpec>) -> model::ApprovalRule {
+fn approval(field: &str, spec: Option<&ApprovalSpec>, errors: &mut Vec<FieldError>) -> model::ApprovalRule {
     let spec = spec.cloned().unwrap_or_default();
+    at_least(&format!("{field}.expiresAfter"), spec.expires_after, SHORTEST, errors);
+    if OTHER_CLASSES.contains(&spec.class.as_str()) {
+        errors.push((format!("{field}.class"), format!("{:?} is the class of gates of another type. Name another", spec.class)));
+    }
     model::ApprovalRule {
         required: spec.required,
         class: spec.class,
@@ -179,6 +198,7 @@ pub(crate) fn retry(origin: Origin, found: &RetryPolicy, errors: &mut Vec<FieldE
         let problem = "is longer than backoff.max. Shorten it, or raise the maximum";
         errors.push(("spec.backoff.base".to_owned(), problem.to_owned()));
     }
+    at_least("spec.perTryTimeout", spec.per_try_timeout, SHORTEST, errors);
     model::RetryPolicy {
         origin,
         scope: scope(&spec.matches),
@@ -201,6 +221,14 @@ fn scope(spec: &ScopeSpec) -> Scope {
         hosts: spec.hosts.clone(),
         methods: spec.methods.iter().map(ToString::to_string).collect(),
         class: spec.class,
+    }
+}
+
+/// What is shorter than makes sense would be done by nobody, or for ever.
+fn at_least(field: &str, given: Option<GoDuration>, least: Millis, errors: &mut Vec<FieldError>) {
+    if let Some(given) = given.filter(|given| given.get() < least) {
+        let least = if least == SHORTEST { "no time at all".to_owned() } else { format!("{given}, shorter than {}ms", least.get()) };
+        errors.push((field.to_owned(), format!("is {least}. Lengthen it, or remove it")));
     }
 }
 

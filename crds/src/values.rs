@@ -1,8 +1,11 @@
 //! The small values that manifests are made of, checked where they are read: durations, methods, header names, JSON pointers.
 
+mod headers;
+
 use std::borrow::Cow;
 use std::fmt;
 
+pub use headers::{KeyHeader, ProbeHeader};
 use kybernis_core::time::Millis;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -34,6 +37,14 @@ pub enum ValueError {
     /// No header name.
     #[error("{0:?} is not a header name. Use letters, digits and hyphens, as in Idempotency-Key")]
     FieldName(String),
+    /// A header that is not the registration's to set.
+    #[error(
+        "{0:?} is no header for the far side's key: it frames the request, proves who sends it, or is ours. Name the far side's own header, as in Idempotency-Key"
+    )]
+    KeyHeader(String),
+    /// A header that no probe may carry.
+    #[error("{0:?} is no header for a probe: it frames the request, is for one hop, or is ours. Remove it")]
+    ProbeHeader(String),
     /// No sum of money.
     #[error("{0:?} is not a sum of money. Write a decimal number with up to six places, in quotes, as in \"20.00\"")]
     Money(String),
@@ -229,7 +240,7 @@ fn is_token(text: &str) -> bool {
 }
 
 macro_rules! text_values {
-    ($($name:ident: $pattern:literal, $says:literal;)*) => {$(
+    ($($name:ident: $says:literal, $rules:tt;)*) => {$(
         impl TryFrom<String> for $name {
             type Error = ValueError;
             fn try_from(text: String) -> Result<Self, ValueError> {
@@ -253,20 +264,25 @@ macro_rules! text_values {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": $pattern, "maxLength": 1024, "description": $says})
+                let mut schema = json_schema!($rules);
+                schema.insert("type".to_owned(), "string".into());
+                schema.insert("description".to_owned(), $says.into());
+                schema
             }
         }
     )*};
 }
 
+pub(crate) use text_values;
+
 text_values! {
-    GoDuration: r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms))*)$",
-        "A length of time in Go's notation, as in 30s or 1h30m.";
-    Method: r"^[!#$%&'*+.^_`|~0-9A-Z-]+$", "A request method in upper case.";
-    FieldName: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "The name of a header.";
-    Pointer: r"^(/([^~]|~[01])*)$", "A JSON pointer (RFC 6901), as in /sent_at.";
-    Money: r"^[0-9]{1,12}(\.[0-9]{1,6})?$", "A sum of money, a decimal number in quotes, as in \"20.00\".";
-    Currency: "^[A-Z]{3}$", "A currency's code (ISO 4217), as in USD.";
+    GoDuration: "A length of time in Go's notation, as in 30s or 1h30m.",
+        {"pattern": r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms))*)$", "maxLength": 1024};
+    Method: "A request method in upper case.", {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Z-]+$", "maxLength": 1024};
+    FieldName: "The name of a header.", {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": 1024};
+    Pointer: "A JSON pointer (RFC 6901), as in /sent_at.", {"pattern": r"^(/([^~]|~[01])*)$", "maxLength": 1024};
+    Money: "A sum of money, a decimal number in quotes, as in \"20.00\".", {"pattern": r"^[0-9]{1,12}(\.[0-9]{1,6})?$", "maxLength": 1024};
+    Currency: "A currency's code (ISO 4217), as in USD.", {"pattern": "^[A-Z]{3}$", "maxLength": 1024};
 }
 
 #[cfg(test)]

@@ -145,8 +145,10 @@ pub struct ApprovalSpec {
     /// RBAC: verb `approve` on `gateclasses/<class>`. `default` unless said.
     #[serde(default = "default_class")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("!(self in ['resolution', 'budget'])").message("is the class of gates of another type. Name another"))]
     pub class: String,
     /// How long the gate lives. 1h unless said.
+    #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("is no time at all. Lengthen it, or remove it"))]
     pub expires_after: Option<GoDuration>,
     /// How long the call is held open for the answer. 0s unless said.
     pub hold_for: Option<GoDuration>,

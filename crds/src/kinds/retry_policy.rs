@@ -36,6 +36,7 @@ pub struct RetryPolicySpec {
     #[schemars(range(min = 1, max = 20))]
     pub attempts: u32,
     /// Time for each try.
+    #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("is no time at all. Lengthen it, or remove it"))]
     pub per_try_timeout: Option<GoDuration>,
     /// Waits between tries: exponential, with full jitter.
     #[serde(default)]

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
 use kybernis_core::policy::{Class, HostPattern, PathKind};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::ObjectStatus;
-use crate::values::{FieldName, GoDuration, Method, Pointer};
+use crate::values::{GoDuration, KeyHeader, Method, Pointer, ProbeHeader};
 
 /// What an endpoint means: which calls it is about, what they do, how their effects are named and settled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -87,7 +88,7 @@ pub struct EffectSpec {
     #[schemars(length(max = 64))]
     pub volatile: Option<Vec<Pointer>>,
     /// The far side's own idempotency header. Naming it makes a dispatched effect safe to retry.
-    pub upstream_key_header: Option<FieldName>,
+    pub upstream_key_header: Option<KeyHeader>,
     /// How long the far side keeps that key; no automatic retry after it.
     pub upstream_key_ttl: Option<GoDuration>,
     /// CEL over `request` and `response`: Completed, Rejected, NotSent, InDoubt, or Default for what the status says.
@@ -112,11 +113,11 @@ pub struct ProbeSpec {
     /// CEL over `request`: the absolute URL to ask. Rendered before the call is dispatched.
     pub url: String,
     /// GET unless said.
-    pub method: Option<Method>,
-    /// Headers that it carries.
+    pub method: Option<ProbeMethod>,
+    /// Headers that it carries; none that frames the request, is for one hop, or is ours.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
-    pub headers: BTreeMap<FieldName, String>,
+    pub headers: BTreeMap<ProbeHeader, String>,
     /// A key of a Secret in this namespace, sent as Authorization.
     pub secret_ref: Option<SecretKeyRef>,
     /// CEL over `response`: proof that it was done.
@@ -125,12 +126,26 @@ pub struct ProbeSpec {
     pub not_executed_when: Option<String>,
     /// Wait before the first probe. 2s unless said.
     pub initial_delay: Option<GoDuration>,
-    /// Time between probes. 10s unless said.
+    /// Time between probes, at least 100ms. 10s unless said.
+    // What is no duration is told by its own rule.
+    #[x_kube(validation = Rule::new("self != '0' && (!self.matches('^[0-9.]+(ms|s|m|h)') || duration(self) >= duration('100ms'))")
+        .message("is shorter than 100ms. Lengthen it"))]
     pub interval: Option<GoDuration>,
     /// A "not executed" counts only this long after the lease ended. Absent: only a person may say it.
     pub settle_horizon: Option<GoDuration>,
     /// After this long a gate of type Resolution opens. 10m unless said.
     pub give_up_after: Option<GoDuration>,
+}
+
+/// How a probe asks, by what changes nothing: GET unless said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProbeMethod {
+    /// For the answer with its body.
+    #[default]
+    Get,
+    /// For its head alone.
+    Head,
 }
 
 /// A key of a Secret.

@@ -239,7 +239,7 @@ async fn the_tool_s_outcome_knows_better_than_the_status() {
 
 #[tokio::test]
 async fn the_declared_probe_settles_a_doubt() {
-    let probe = r#", probe: {url: '"http://FAR/v1/orders?id=" + request.body.id', method: GET, executedWhen: 'response.status == 200 && size(response.body.orders) > 0', notExecutedWhen: 'response.status == 200 && size(response.body.orders) == 0', initialDelay: 0s, interval: 50ms, giveUpAfter: 10m}"#;
+    let probe = r#", probe: {url: '"http://FAR/v1/orders?id=" + request.body.id', method: GET, executedWhen: 'response.status == 200 && size(response.body.orders) > 0', notExecutedWhen: 'response.status == 200 && size(response.body.orders) == 0', initialDelay: 0s, interval: 100ms, giveUpAfter: 10m}"#;
     let manifests = APPROVAL.replace("volatile: [/sent_at]", &format!("volatile: [/sent_at]{probe}"));
     let rig = Rig::start(&manifests).await;
     rig.far.script([Then::ExecuteAndClose, Then::Answer(500, String::new()), Then::Answer(200, r#"{"orders":[1]}"#.to_owned())]);
