@@ -276,8 +276,11 @@ macro_rules! text_values {
 pub(crate) use text_values;
 
 text_values! {
-    GoDuration: "A length of time in Go's notation, as in 30s or 1h30m.",
-        {"pattern": r"^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms))*)$", "maxLength": 1024};
+    // A pattern's refusal shows the pattern; a rule's says what to write.
+    GoDuration: "A length of time in Go's notation, as in 30s or 1h30m.", {"maxLength": 64, "x-kubernetes-validations": [{
+        "rule": r"self.matches(r'^(0|([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(h|m|s|ms))*)$')",
+        "message": "is not a duration. Write numbers with the units h, m, s or ms, as in 30s or 1h30m",
+    }]};
     Method: "A request method in upper case.", {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Z-]+$", "maxLength": 1024};
     FieldName: "The name of a header.", {"pattern": r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", "maxLength": 1024};
     Pointer: "A JSON pointer (RFC 6901), as in /sent_at.", {"pattern": r"^(/([^~]|~[01])*)$", "maxLength": 1024};

@@ -202,7 +202,7 @@ pub struct Policy {
     pub delegates: Vec<Delegate>,
 }
 
-/// `Policy.spec.mode`.
+/// Whether verdicts hold (`Policy.spec.mode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Mode {
     /// The verdict holds.
@@ -212,7 +212,7 @@ pub enum Mode {
     Audit,
 }
 
-/// `Policy.spec.default`.
+/// What happens where no rule says anything (`Policy.spec.default`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum DefaultVerdict {
     /// What no rule names may go.
@@ -222,7 +222,7 @@ pub enum DefaultVerdict {
     Deny,
 }
 
-/// `Policy.spec.failureMode`.
+/// What happens to side effects while the ledger is away (`Policy.spec.failureMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum FailureMode {
     /// No ledger, no side effect.
@@ -232,7 +232,7 @@ pub enum FailureMode {
     Open,
 }
 
-/// `Policy.spec.delegates`.
+/// What namespaces may loosen for themselves (`Policy.spec.delegates`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Delegate {
     /// Namespaces may say `failureMode: Open`.

@@ -14,6 +14,7 @@ use super::Decision;
     version = "v1alpha1",
     kind = "Gate",
     plural = "gates",
+    shortname = "kg",
     category = "kybernis",
     namespaced,
     status = "GateStatus",

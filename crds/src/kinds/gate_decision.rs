@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "GateDecision",
     plural = "gatedecisions",
+    shortname = "kgd",
     category = "kybernis",
     namespaced,
     status = "GateDecisionStatus",

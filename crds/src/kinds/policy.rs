@@ -16,6 +16,7 @@ use crate::values::{GoDuration, Method};
     version = "v1alpha1",
     kind = "Policy",
     plural = "policies",
+    shortname = "kpol",
     category = "kybernis",
     namespaced,
     status = "PolicyStatus",

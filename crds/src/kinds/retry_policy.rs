@@ -17,13 +17,14 @@ pub const ATTEMPTS_MAX: u32 = 20;
     version = "v1alpha1",
     kind = "RetryPolicy",
     plural = "retrypolicies",
+    shortname = "krp",
     category = "kybernis",
     namespaced,
     status = "ObjectStatus",
     derive = "PartialEq",
     doc = "How often a call is tried. Of overlapping ones the most specific match wins; a tie takes the fewest attempts.",
     printcolumn(name = "ATTEMPTS", type_ = "integer", json_path = ".spec.attempts"),
-    printcolumn(name = "ON", type_ = "string", json_path = ".spec.on.statuses"),
+    printcolumn(name = "ON", type_ = "string", json_path = ".spec.on.statuses", priority = 1),
     printcolumn(name = "PROGRAMMED", type_ = "string", json_path = ".status.conditions[?(@.type==\"Programmed\")].status"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

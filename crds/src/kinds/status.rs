@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Status of a ToolRegistration or a RetryPolicy.
+/// What has become of the object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStatus {
@@ -14,7 +14,7 @@ pub struct ObjectStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Status of a Policy.
+/// What has become of the Policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {

@@ -25,7 +25,8 @@ use crate::values::{GoDuration, KeyHeader, Method, Pointer, ProbeHeader};
     derive = "PartialEq",
     doc = "What an endpoint means: which calls it is about, what they do, how their effects are named and settled.",
     printcolumn(name = "CLASS", type_ = "string", json_path = ".spec.class"),
-    printcolumn(name = "HOSTS", type_ = "string", json_path = ".spec.match[0].hosts"),
+    printcolumn(name = "HOST", type_ = "string", json_path = ".spec.match[0].hosts[0]"),
+    printcolumn(name = "HOSTS", type_ = "string", json_path = ".spec.match[*].hosts", priority = 1),
     printcolumn(name = "READY", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
