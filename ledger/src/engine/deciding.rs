@@ -39,7 +39,7 @@ impl Writer {
             Reply::Replay(replay) => Decided::Answer(DecideAnswer::Replay(*replay)),
             Reply::Wait { effect } => Decided::Park(Obstacle::Flight(effect)),
             Reply::Refuse(refuse) => match &refuse.gate {
-                Some(gate) if refuse.code == Code::ApprovalRequired && waiting.holds_for_person() => {
+                Some(gate) if refuse.code == Code::ApprovalRequired && waiting.holds_at(gate) => {
                     Decided::Park(Obstacle::Person(gate.clone()))
                 }
                 _ => Decided::Answer(DecideAnswer::Refuse(*refuse)),

@@ -15,6 +15,8 @@ pub(super) struct Waiting {
     flight_until: Instant,
     /// When it stops waiting for a person.
     person_until: Instant,
+    /// The gate that it waits at. When that has ended, another is for whoever calls again.
+    gate: Option<GateId>,
 }
 
 /// What a Decide waits for.
@@ -33,7 +35,7 @@ impl Waiting {
         let now = Instant::now();
         let flight_until = now + parts.wait.to_std();
         let person_until = now + parts.hold.to_std();
-        Self { parts, answer, flight_until, person_until }
+        Self { parts, answer, flight_until, person_until, gate: None }
     }
 
     /// Nobody waits for the answer any more: granting it would only put the effect in doubt.
@@ -45,8 +47,8 @@ impl Waiting {
         Instant::now() >= self.flight_until
     }
 
-    pub(super) fn holds_for_person(&self) -> bool {
-        Instant::now() < self.person_until
+    pub(super) fn holds_at(&mut self, gate: &GateId) -> bool {
+        Instant::now() < self.person_until && self.gate.get_or_insert_with(|| gate.clone()) == gate
     }
 
     pub(super) fn until(&self, obstacle: &Obstacle) -> Instant {

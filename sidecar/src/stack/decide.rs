@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kybernis_core::ids::{DecisionId, EffectId, SpanId};
-use kybernis_core::machine::{ACTION_MAX, Decide, Grant, Refuse, Replay};
+use kybernis_core::machine::{ACTION_MAX, Decide, Grant, REASON_NOTE, Refuse, Replay, SUMMARY_NOTE};
 use kybernis_core::mutation::broken;
 use kybernis_core::reason::{Code, Refusal};
 use kybernis_core::text::shortened;
@@ -218,7 +218,8 @@ fn decision_id() -> Result<DecisionId, Refusal> {
     DecisionId::new(&uuid::Uuid::new_v4().to_string()).map_err(|error| Refusal::new(Code::LedgerUnavailable, error.to_string()))
 }
 
-/// What the span says of the call besides: what Audit mode would have done, and control headers that mean nothing here.
+/// What the ledger is told of the call besides: for the caller, why people are asked; for whoever is asked about an effect in doubt, what
+/// the request said; what Audit mode would have done; and control headers that mean nothing here.
 fn notes(ask: &Ask<'_>) -> BTreeMap<String, String> {
     let by_policy = ask
         .judged
@@ -230,7 +231,12 @@ fn notes(ask: &Ask<'_>) -> BTreeMap<String, String> {
     let audit = by_policy.chain(besides).take(AUDIT_NOTED).zip(1..).map(|(text, n)| (format!("audit_{n}"), shortened(&text, NOTE_MAX)));
     let unknown = &ask.call.controls.unknown;
     let unknown = (!unknown.is_empty()).then(|| ("unknown_control_headers".to_owned(), shortened(&unknown.join(", "), NOTE_MAX)));
-    audit.chain(unknown).collect()
+    let people = ask.judged.approval_rule().and(ask.judged.judgement.reason.as_ref());
+    let reason = people.map(|reason| (REASON_NOTE.to_owned(), shortened(reason, NOTE_MAX)));
+    // A gate shows its own.
+    let summary = || (SUMMARY_NOTE.to_owned(), shortened(&ask.judged.summary(ask.call, ask.intake), NOTE_MAX));
+    let summary = ask.judged.approval_rule().is_none().then(summary);
+    audit.chain(unknown).chain(reason).chain(summary).collect()
 }
 
 /// Tells the ledger, by way of the spool, that a decision's answer will not be used.

@@ -256,8 +256,13 @@ impl Judged {
             required: rule.required,
             class: rule.class.clone(),
             expires_after: rule.expires_after,
-            summary: summary::of(intake, call.url.query(), self.tool.volatile()),
+            summary: self.summary(call, intake),
         })
+    }
+
+    /// The request in one line for people.
+    pub(super) fn summary(&self, call: &Call, intake: &Intake) -> String {
+        summary::of(intake, call.url.query(), self.tool.volatile())
     }
 
     /// The probe that would settle this effect, rendered while the call is at hand.

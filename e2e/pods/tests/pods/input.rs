@@ -52,7 +52,7 @@ const CALLS: [(&str, &str, &str, u16, &str); 9] = [
     ("POST", "/validate/objects", r#"{"apiVersion":"v1","kind":"List"}"#, 400, r#"the body is "List" of "v1""#),
     ("POST", "/stamp/decisions", r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, 400, "has no request"),
     ("POST", "/validate/decisions", r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, 400, "has no uid"),
-    ("POST", "/", "{}", 404, "there are /inject, /validate/pods"),
+    ("POST", "/", "{}", 404, "there is no such endpoint, only /inject, /validate/pods"),
     ("DELETE", "/inject", "{}", 405, "reviews are sent with POST"),
 ];
 
