@@ -117,9 +117,9 @@ impl Validator {
             let plan = match owners.as_slice() {
                 // Its objects go first, and its pods may act until they are gone.
                 _ if is_ending(facts, tenant) => kept(format!("a namespace of tenant {tenant} is being deleted.")),
-                [] => plan(facts, &cluster, None, None, &kept),
+                [] => plan(facts, &cluster, None, None, kept),
                 [owner] => match judged.get(owner) {
-                    Some((verdict, held, last_good)) => plan(facts, verdict, held.as_ref(), last_good.as_ref(), &kept),
+                    Some((verdict, held, last_good)) => plan(facts, verdict, held.as_ref(), last_good.as_ref(), kept),
                     None => continue,
                 },
                 several => {
