@@ -20,6 +20,8 @@ pub(super) struct Stage<'w> {
     pub(super) cases: BTreeMap<String, Case>,
     /// A namespace for all pods whose namespaces have the same labels.
     namespaces: BTreeMap<BTreeMap<String, String>, String>,
+    /// What this release calls its settings.
+    settings: String,
 }
 
 /// A golden pod as it is handed in, and what is to become of it.
@@ -53,7 +55,9 @@ impl<'w> Stage<'w> {
             said(world.kubectl(["label", "namespace", name, &format!("{HERE}=true")]).args(labels))?;
             said(&mut world.kubectl(["wait", "serviceaccount/default", "--namespace", name, "--for=create", "--timeout=60s"]))?;
         }
-        Ok(Self { world, cases, namespaces })
+        let mut stage = Self { world, cases, namespaces, settings: String::new() };
+        stage.settings = stage.settings()?;
+        Ok(stage)
     }
 
     /// The namespace without labels.
@@ -66,6 +70,16 @@ impl<'w> Stage<'w> {
         self.cases.values().filter(|case| case.config.is_null()).map(|case| self.guest(case).context(case.name.clone())).collect()
     }
 
+    /// As a pod that it injects tells.
+    fn settings(&self) -> Result<String> {
+        let case = self.cases.get("agent").context("no case agent")?;
+        let answer = submit(self.world, self.plain()?, &pod(case.pod.clone()), Run::Dry)?;
+        let Answer::Taken { pod, .. } = answer else { bail!("it is not let in: {answer:?}") };
+        let status = pod["metadata"]["annotations"]["kybernis.io/status"].as_str().context("no status")?;
+        let status: Value = serde_json::from_str(status)?;
+        Ok(status["settings"].as_str().context("a status without settings")?.to_owned())
+    }
+
     pub(super) fn guest(&self, case: &Case) -> Result<Guest> {
         let namespace = match case.labels() {
             Ok(labels) => self.namespaces.get(&labels).context("a namespace")?,
@@ -73,7 +87,7 @@ impl<'w> Stage<'w> {
         };
         let mut given = match &case.from {
             None => pod(case.pod.clone()),
-            Some(from) => match self.cases.get(from).context("no such case")?.expected(namespace)? {
+            Some(from) => match self.cases.get(from).context("no such case")?.expected(namespace, &self.settings)? {
                 Expected::Injected(injected) => pod(injected),
                 other => bail!("{from} ends with no pod: {other:?}"),
             },
@@ -89,7 +103,7 @@ impl<'w> Stage<'w> {
             // Which the API server asks for, of a kubelet's own pod.
             given["spec"]["nodeName"] = json!("nowhere");
         }
-        let expected = case.expected(namespace)?;
+        let expected = case.expected(namespace, &self.settings)?;
         // What it adds is of no use on Windows, and refused there.
         let is_watched = case.labels().is_ok() && given["spec"]["os"].is_null();
         Ok(Guest {
