@@ -6,11 +6,14 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Layers stay as they are: packing them would cost more than the disk that it saves.
+/// Layers of tests stay as they are: packing them would cost more than the disk that it saves.
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+const PACKED_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// All times in an image, so that the same content has the same digest.
@@ -86,6 +89,7 @@ pub struct Image {
     arguments: Vec<String>,
     environment: Vec<String>,
     user: String,
+    packed: bool,
 }
 
 impl Image {
@@ -93,7 +97,7 @@ impl Image {
     #[must_use]
     pub fn new(name: &str, layer: Layer) -> Self {
         let (entrypoint, arguments, environment) = Default::default();
-        Self { name: name.into(), layers: vec![layer], entrypoint, arguments, environment, user: String::new() }
+        Self { name: name.into(), layers: vec![layer], entrypoint, arguments, environment, user: String::new(), packed: false }
     }
 
     /// One more layer, over those before.
@@ -131,6 +135,13 @@ impl Image {
         self
     }
 
+    /// Its layers are packed, as registries hold and nodes fetch them.
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        self.packed = true;
+        self
+    }
+
     /// Writes the archive.
     ///
     /// # Errors
@@ -139,9 +150,8 @@ impl Image {
         let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
         let mut archive = Archive(tar::Builder::new(file));
         archive.small("oci-layout", &json!({"imageLayoutVersion": "1.0.0"}))?;
-        let layers = self.layers.iter().map(|layer| archive.layer(layer)).collect::<Result<Vec<_>>>()?;
-        // Layers are not packed, so their digests are also those of their content.
-        let digests: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+        let layers = self.layers.iter().map(|layer| archive.layer(layer, self.packed)).collect::<Result<Vec<_>>>()?;
+        let (layers, digests): (Vec<Value>, Vec<Value>) = layers.into_iter().unzip();
         let config = archive.blob(CONFIG_TYPE, &self.config(&digests))?;
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": layers});
         let mut manifest = archive.blob(MANIFEST_TYPE, &manifest)?;
@@ -154,7 +164,7 @@ impl Image {
         self.name.rsplit_once(':').map_or("latest", |(_, tag)| tag)
     }
 
-    fn config(&self, digests: &[&Value]) -> Value {
+    fn config(&self, digests: &[Value]) -> Value {
         json!({
             "created": CREATED,
             "architecture": architecture(),
@@ -193,8 +203,20 @@ impl Archive {
         self.add(kind, || Ok(io::Cursor::new(value.to_string())))
     }
 
-    fn layer(&mut self, layer: &Layer) -> Result<Value> {
-        self.add(LAYER_TYPE, || layer.reader())
+    /// Its descriptor, and the digest of what is in it.
+    fn layer(&mut self, layer: &Layer, packed: bool) -> Result<(Value, Value)> {
+        if !packed {
+            let descriptor = self.add(LAYER_TYPE, || layer.reader())?;
+            let digest = descriptor["digest"].clone();
+            return Ok((descriptor, digest));
+        }
+        let mut content = Vec::new();
+        layer.reader()?.read_to_end(&mut content)?;
+        let digest = json!(format!("sha256:{}", hex::encode(Sha256::digest(&content))));
+        let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+        packer.write_all(&content)?;
+        let packed = packer.finish()?;
+        Ok((self.add(PACKED_TYPE, || Ok(packed.as_slice()))?, digest))
     }
 
     /// Adds content under its digest, and returns its descriptor. It is read twice, since its digest is its name.
@@ -247,11 +269,21 @@ mod tests {
 
     #[test]
     fn every_descriptor_leads_to_its_content() {
+        check(|image| image, <[u8]>::to_vec);
+        check(Image::packed, |packed| {
+            let mut content = Vec::new();
+            flate2::read::GzDecoder::new(packed).read_to_end(&mut content).unwrap();
+            content
+        });
+    }
+
+    fn check(as_it_is: impl Fn(Image) -> Image, content_of: impl Fn(&[u8]) -> Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let image = || {
             let base = Layer::of([Entry::file("/etc/name", "base")]).unwrap();
             let over = Layer::of([Entry::file("/etc/name", "over")]).unwrap();
-            Image::new("kybernis.test/a:1", base).layer(over).entrypoint(["/a"]).arguments(["b"]).variable("C", "d").user("7")
+            let image = Image::new("kybernis.test/a:1", base).layer(over).entrypoint(["/a"]).arguments(["b"]).variable("C", "d").user("7");
+            as_it_is(image)
         };
         let path = folder.path().join("image.tar");
         image().write(&path).unwrap();
@@ -266,8 +298,8 @@ mod tests {
         let layers = manifest["layers"].as_array().unwrap();
         assert_eq!(layers.len(), 2);
         for (layer, digest) in layers.iter().zip(config["rootfs"]["diff_ids"].as_array().unwrap()) {
-            blob(&files, layer);
-            assert_eq!(&layer["digest"], digest);
+            let content = content_of(blob(&files, layer));
+            assert_eq!(*digest, format!("sha256:{}", hex::encode(Sha256::digest(content))));
         }
         let again = folder.path().join("again.tar");
         image().write(&again).unwrap();

@@ -166,7 +166,7 @@ fn images(registry: &str, tag: &str, programs: &Path, into: &Path) -> Result<()>
         let (reference, archive) = (format!("{registry}/{}:{tag}", image.name()), into.join(format!("{}.tar", image.name())));
         image.write_as(&reference, programs, &archive)?;
         let mib = archive.metadata()?.len() as f64 / f64::from(1 << 20);
-        println!("{reference:<40} {mib:>6.1} MiB  {}", archive.display());
+        println!("{reference:<40} {mib:>6.1} MiB packed  {}", archive.display());
     }
     Ok(())
 }

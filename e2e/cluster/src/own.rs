@@ -107,12 +107,12 @@ impl OwnImage {
         })
     }
 
-    /// The image under another name, written to `archive`; for who publishes it.
+    /// The image under another name, packed and written to `archive`; for who publishes it.
     ///
     /// # Errors
     /// As for [`OwnImage::write_trusting`].
     pub fn write_as(self, reference: &str, programs: &Path, archive: &Path) -> Result<()> {
-        self.image(reference, &self.stripped(programs)?, self.system()?)?.write(archive)
+        self.image(reference, &self.stripped(programs)?, self.system()?)?.packed().write(archive)
     }
 
     fn system(self) -> Result<Option<PathBuf>> {
