@@ -96,12 +96,17 @@ pub(crate) fn keep(folder: &Path, set: &PolicySet, secrets: &Secrets) -> io::Res
     files::write_whole(&folder.join(KEPT), &bytes, files::PRIVATE)
 }
 
-/// What was kept, whether it holds or not.
-pub(crate) fn kept(folder: &Path) -> io::Result<Option<Given>> {
-    let Some(bytes) = files::read(&folder.join(KEPT))? else { return Ok(None) };
-    let Kept { set, secrets } = serde_json::from_slice(&bytes)?;
-    let secret = |(named, value)| Ok((named, Zeroizing::new(STANDARD.decode::<String>(value).map_err(io::Error::other)?)));
-    Ok(Some(Given { set, secrets: secrets.into_iter().map(secret).collect::<io::Result<_>>()? }))
+/// What was kept, whether it holds or not; the inner error is of what the file says.
+pub(crate) fn kept(folder: &Path) -> io::Result<Option<Result<Given, String>>> {
+    let read = |bytes: Zeroizing<Vec<u8>>| {
+        let Kept { set, secrets } = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        let secret = |(named, value): (SecretRef, String)| {
+            let value = STANDARD.decode(value).map_err(|error| error.to_string())?;
+            Ok((named, Zeroizing::new(value)))
+        };
+        Ok(Given { set, secrets: secrets.into_iter().map(secret).collect::<Result<_, String>>()? })
+    };
+    Ok(files::read(&folder.join(KEPT))?.map(read))
 }
 
 /// The set that was kept; one that does not hold any more is told of and left to the operator.
@@ -109,11 +114,7 @@ pub(crate) fn recall(folder: &Path) -> io::Result<Option<InForce>> {
     let holds = |Given { set, secrets }: Given| {
         InForce::new(&set, secrets).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     };
-    let read = match kept(folder) {
-        Ok(given) => given.map(holds).transpose(),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::Other => Err(error.to_string()),
-        Err(error) => return Err(error),
-    };
+    let read = kept(folder)?.map(|given| given.and_then(holds)).transpose();
     if let Err(error) = &read {
         tracing::error!(folder = %folder.display(), error, "the set that was kept does not hold; the operator must bring one");
     }

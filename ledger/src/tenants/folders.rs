@@ -124,7 +124,7 @@ impl Folders {
         let folder = self.root.join(name.as_str());
         let own = if keep_own && is_dns_label(name.as_str()) { policy::kept(&folder).map_err(ProgramError::Keep)? } else { None };
         let given = match own {
-            Some(own) => own.under(given),
+            Some(own) => own.map_err(|error| ProgramError::Keep(std::io::Error::other(error)))?.under(given),
             None => given,
         };
         let in_force = InForce::new(&given.set, given.secrets).map_err(ProgramError::Policy)?;
@@ -330,6 +330,16 @@ mod tests {
         assert_eq!((in_force.digest, &*in_force.secrets), (digest, &secrets));
         drop((tenant, in_force));
         again.close().await;
+
+        // One that is cut short is left to the operator, and keeps nobody out.
+        let file = root.path().join("tenants/one/policy-in-force.json");
+        let kept = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &kept[..kept.len() - 1]).unwrap();
+        let cut = folders(&root);
+        assert!(cut.of(&name("one")).await.unwrap().policy().borrow().is_none());
+        assert!(cut.program(&name("one"), Given::default(), true).await.is_err(), "nobody knows what would have to be kept");
+        cut.program(&name("one"), given("request.path"), false).await.unwrap();
+        cut.close().await;
     }
 
     #[tokio::test]
