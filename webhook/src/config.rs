@@ -1,6 +1,7 @@
 //! What the chart tells the webhook, checked once: every problem of a configuration is told together.
 
 use crate::annotations::LogFilter;
+use crate::parts;
 use crate::resources::Resources;
 use crate::settings::Settings;
 
@@ -28,6 +29,7 @@ pub struct Config {
     uid: i64,
     resources: Resources,
     log: LogFilter,
+    digest: String,
 }
 
 impl Config {
@@ -62,13 +64,21 @@ impl Config {
         }
         let resources = settings.resources.read(&mut problems);
         match (uid, log) {
-            (Some(uid), Ok(log)) if problems.is_empty() => Ok(Self { settings, uid, resources, log }),
+            (Some(uid), Ok(log)) if problems.is_empty() => {
+                let config = Self { settings, uid, resources, log, digest: String::new() };
+                Ok(Self { digest: parts::digest(&config), ..config })
+            }
             _ => Err(ConfigError { problems }),
         }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What of it shows in pods, in short; made once, since every review asks for it.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Where API servers are reached inside the cluster, if that is known.

@@ -11,7 +11,7 @@ use crate::handover;
 use crate::identity::Identity;
 use crate::json::Object;
 use crate::names::{BUNDLE_VOLUME, CAPTURE, CAPTURE_CONTAINER, CONTAINERS};
-use crate::parts::{self, Plan, volumes};
+use crate::parts::{Plan, volumes};
 use crate::path::FieldPath;
 use crate::pod::{Container, Named, Pod};
 use crate::presence::{container_differences, volume_differences};
@@ -102,7 +102,7 @@ fn place(pod: &mut Pod, plan: &Plan<'_>, before: &Before, findings: &mut Finding
     resources::grow(&mut pod.resources, plan.resources, &mut grown, findings);
     let status = Status {
         version: plan.config.version().to_owned(),
-        settings: parts::digest(plan.config),
+        settings: plan.config.digest().to_owned(),
         containers: containers.iter().map(|(name, _)| (*name).to_owned()).collect(),
         volumes: volumes.iter().map(|(name, _)| (*name).to_owned()).collect(),
         capture: plan.capture,

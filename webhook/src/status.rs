@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::capture::Capture;
 use crate::config::Config;
 use crate::names::{INJECTED, STATUS};
-use crate::parts;
 use crate::path::FieldPath;
 use crate::pod::Pod;
 use crate::refusal::{Fault, Findings};
@@ -80,7 +79,7 @@ impl Status {
         let Some(text) = pod.annotations.get(STATUS) else { return Ok(Before::Nobody) };
         let rule = "only Kybernis writes this annotation, and this is none of its own";
         let status: Self = serde_json::from_str(text).map_err(|_| fault(rule, "Remove the annotation"))?;
-        let is_ours = status.version == config.version() && status.settings == parts::digest(config);
+        let is_ours = status.version == config.version() && status.settings == config.digest();
         Ok(if is_ours { Before::Ours(status) } else { Before::Others(status) })
     }
 
