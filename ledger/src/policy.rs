@@ -28,24 +28,19 @@ pub(crate) struct Given {
 impl Given {
     /// Whether it binds the whole cluster, all of it.
     pub(crate) fn is_cluster(&self) -> bool {
-        let PolicySet { tools, policies, retries } = &self.set;
-        let origins = tools.iter().map(|tool| &tool.origin).chain(policies.iter().map(|policy| &policy.origin));
-        origins.chain(retries.iter().map(|retry| &retry.origin)).all(|origin| origin.level == Level::Cluster)
+        self.set.clone().part(Level::Cluster) == self.set
     }
 
     /// The tenant's own part of this, under what binds the whole cluster now.
     pub(crate) fn under(mut self, cluster: Self) -> Self {
-        let PolicySet { tools, policies, retries } = &mut self.set;
-        tools.retain(|tool| tool.origin.level == Level::Namespace);
-        policies.retain(|policy| policy.origin.level == Level::Namespace);
-        retries.retain(|retry| retry.origin.level == Level::Namespace);
+        let mut own = self.set.part(Level::Namespace);
+        let PolicySet { tools, policies, retries } = &mut own;
         self.secrets.retain(|named, _| tools.iter().any(|tool| tool.origin.namespace == named.namespace));
         tools.extend(cluster.set.tools);
         policies.extend(cluster.set.policies);
         retries.extend(cluster.set.retries);
         self.secrets.extend(cluster.secrets);
-        self.set = self.set.sorted();
-        self
+        Self { set: own.sorted(), secrets: self.secrets }
     }
 }
 

@@ -56,7 +56,7 @@ struct Taken {
 
 impl Taken {
     fn is(&self, session: u64, program: &Program) -> bool {
-        self.session == session && self.given == (program.set.digest(), program.keep_own) && self.secrets == program.secrets
+        self.session == session && self.given == program.given() && self.secrets == program.secrets
     }
 
     /// When it is to be given again, because a sidecar runs with another set and says nothing against this one: a leader that was held
@@ -153,7 +153,7 @@ impl Programmer {
         while let Some((tenant, program, answer)) = calls.next().await {
             metrics.programs.count(&answer);
             self.last.clone_from(&tenant);
-            let (session, given) = (link.session, (program.set.digest(), program.keep_own));
+            let (session, given) = (link.session, program.given());
             match answer {
                 Ok(digest) => {
                     tracing::info!(tenant, %digest, "the ledger has taken a set");
@@ -184,7 +184,7 @@ impl Programmer {
     }
 
     fn is_due(&self, link: &Link, now: Instant, tenant: &str, program: &Program) -> bool {
-        let given = (program.set.digest(), program.keep_own);
+        let given = program.given();
         let refused = self.refused.get(tenant).is_some_and(|refused| refused.session == link.session && refused.given == given);
         let taken = self.taken.get(tenant).filter(|taken| taken.is(link.session, program));
         let again = || taken.zip(link.fleet.as_ref()).and_then(|(taken, fleet)| taken.again(tenant, fleet));

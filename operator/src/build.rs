@@ -22,10 +22,7 @@ pub(crate) struct Lowering {
 
 impl Lowering {
     pub(crate) fn new(set: PolicySet) -> Self {
-        let mut cluster = set.clone();
-        cluster.tools.retain(|tool| tool.origin.level == Level::Cluster);
-        cluster.policies.retain(|policy| policy.origin.level == Level::Cluster);
-        cluster.retries.retain(|retry| retry.origin.level == Level::Cluster);
+        let cluster = set.clone().part(Level::Cluster);
         // A set is strings, numbers and maps with text keys: writing it cannot fail.
         let json = serde_json::to_vec(&set).unwrap_or_default();
         Self { digest: set.digest(), cluster: cluster.digest(), set, json }
@@ -58,6 +55,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    /// What the ledger is given: the set, and whether a part of its own is kept.
+    pub(crate) fn given(&self) -> (PolicyDigest, bool) {
+        (self.set.digest(), self.keep_own)
+    }
+
     /// As the ledger takes it.
     pub(crate) fn request(&self, tenant: &str) -> v1::ProgramRequest {
         let secret = |(wanted, value): (&kybernis_core::policy::SecretRef, &zeroize::Zeroizing<Vec<u8>>)| v1::Secret {

@@ -32,6 +32,15 @@ impl PolicySet {
         super::digest::of(self)
     }
 
+    /// What of it is of this level.
+    #[must_use]
+    pub fn part(mut self, level: Level) -> Self {
+        self.tools.retain(|tool| tool.origin.level == level);
+        self.policies.retain(|policy| policy.origin.level == level);
+        self.retries.retain(|retry| retry.origin.level == level);
+        self
+    }
+
     /// Puts every list into its one order, so that the same objects have the same digest whatever file they came from.
     #[must_use]
     pub fn sorted(mut self) -> Self {
