@@ -139,9 +139,9 @@ impl Ledger {
                 let tokens = TokenKey::open(&data).map_err(EngineError::from)?;
                 let (auth, tenants) = (Auth::Key(Arc::new(tokens)), Tenants::One(tenant));
                 let service = Service::new(auth.clone(), tenants.clone(), Fleet::new());
-                let served = Served { service, control: None, infra: http::router(auth.clone(), tenants.clone()) };
-                serve_grpc(grpc, leaf, served, &mut tasks, &closing)?;
-                serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
+                let infra = http::router(auth, tenants.clone());
+                serve_grpc(grpc, leaf, Served { service, control: None, infra: infra.clone() }, &mut tasks, &closing)?;
+                serve_http("the HTTP server", http, infra, &mut tasks, &closing)?;
                 Ok(Self { closing, tasks, tenants })
             }
             Callers::Cluster(Cluster { kubernetes, admin, api }) => {
@@ -171,9 +171,9 @@ impl Ledger {
                     async move { kubernetes.decision_keys().await.map_err(|error| error.to_string()) }
                 });
                 let control = Control::new(auth.clone(), folders, fleet, keys, closing.clone());
-                let served = Served { service, control: Some(control), infra: http::router(auth.clone(), tenants.clone()) };
-                serve_grpc(grpc, leaf, served, &mut tasks, &closing)?;
-                serve_http("the HTTP server", http, http::router(auth, tenants.clone()), &mut tasks, &closing)?;
+                let infra = http::router(auth, tenants.clone());
+                serve_grpc(grpc, leaf, Served { service, control: Some(control), infra: infra.clone() }, &mut tasks, &closing)?;
+                serve_http("the HTTP server", http, infra, &mut tasks, &closing)?;
                 opened.send_replace(true);
                 Ok(Self { closing, tasks, tenants })
             }

@@ -106,10 +106,9 @@ impl Validator {
                 None => blame(by_namespace.get(namespace.as_str()), &mut faults, &no_tenant(facts, namespace)),
             }
         }
-        let kept = |why: String| match (&cluster_held, &cluster.set) {
-            (Some(why), _) => Plan::Held(why.clone()),
-            (None, Some(set)) => Plan::Kept { set: Arc::clone(set), secrets: secrets_of(facts, set), why },
-            (None, None) => Plan::Held(why),
+        let kept = |why: String| match &cluster.set {
+            Some(set) => Plan::Kept { set: Arc::clone(set), secrets: secrets_of(facts, set), why },
+            None => Plan::Held(why),
         };
         let mut tenants = BTreeMap::new();
         for (tenant, members) in members {
@@ -130,7 +129,7 @@ impl Validator {
                     kept(fault.message)
                 }
             };
-            let plan = if cluster_held.is_some() { kept(String::new()) } else { plan };
+            let plan = cluster_held.clone().map_or(plan, Plan::Held);
             tenants.insert(tenant.to_owned(), plan);
         }
         let verdict = |object: &Arc<Object>| {

@@ -73,9 +73,9 @@ fn skipped(args: &CaptureArgs) -> Option<String> {
 
 /// The table is there anew or, where the rules do not load, as it was: an init container may run twice.
 ///
-/// The sidecar's own TCP connections are marked, not those that it answers: once a socket is closed, what the kernel still has to send belongs to no user any more.
-/// The mark is for what is nobody's alone: a connection that the far side has reset stays in the kernel's table for some seconds, and
-/// whoever took its port in the meantime would go by its mark.
+/// The sidecar's own TCP connections are marked, not those that it answers: once a socket is closed, what the kernel still has to send
+/// belongs to no user any more. The mark is for what is nobody's alone: a connection that the far side has reset stays in the kernel's
+/// table for some seconds, and whoever took its port in the meantime would go by its mark.
 /// Answers to connections from outside leave, for the agent may be a server. The neighbours of IPv6 are the kernel's own questions.
 /// What else there is is rejected, not dropped, so that clients of QUIC fall back at once.
 fn table(args: &CaptureArgs) -> String {

@@ -358,5 +358,8 @@ fn asks(approval: &Approval, other: Option<&Gate>, why: Anew<'_>, gate: &GateId)
 /// The rule's own words first: they say why.
 fn because(decide: &Decide, detail: String) -> String {
     let reason = decide.notes.get(REASON_NOTE).map(|reason| reason.trim().trim_end_matches('.')).filter(|reason| !reason.is_empty());
-    reason.map_or_else(|| detail.clone(), |reason| format!("{reason}. {detail}"))
+    match reason {
+        Some(reason) => format!("{reason}. {detail}"),
+        None => detail,
+    }
 }
